@@ -1,0 +1,154 @@
+//! Brings the schema up to date. Safe to run from many processes at once: they take turns under an advisory lock.
+//!
+//! refinery takes no lock of its own, and aborts when the database has a migration that this binary does not know.
+//! Both are handled here: the lock is *polled* (a waiting lock would hold a snapshot and block CREATE INDEX
+//! CONCURRENTLY), and a newer schema is left alone, so that a rolling deployment's older binaries go on.
+//! The migrations run on the very connection that holds the lock (`docs/adr/0002-migrations.md`).
+
+use std::time::Duration;
+
+use refinery_core::Migration;
+use refinery_core::traits::r#async::{AsyncMigrate, AsyncQuery, AsyncTransaction};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{ConnectSettings, DbError, partitions};
+
+mod embedded {
+    refinery::embed_migrations!("../migrations");
+}
+
+/// The lock's key: the bytes of `claygate`.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"claygate");
+const POLL_EVERY: Duration = Duration::from_millis(50);
+const HISTORY: &str = "claygate.schema_history";
+
+/// What [`migrate`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migrated {
+    /// The schema is at this binary's version.
+    Current {
+        /// The schema's version.
+        version: i32,
+        /// Migrations applied by this call.
+        applied: usize,
+    },
+    /// The schema is newer than this binary: nothing was changed.
+    Newer {
+        /// The schema's version.
+        schema: i32,
+        /// The newest version that this binary knows.
+        binary: i32,
+    },
+}
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database cannot be reached or refused a statement.
+    #[error("preparing the migration failed")]
+    Database(#[from] DbError),
+    /// A migration failed; those before it are applied.
+    #[error("applying the migrations failed")]
+    Refinery(#[from] Box<refinery_core::Error>),
+}
+
+/// Applies what is missing, and makes the partitions of the coming weeks.
+///
+/// # Errors
+/// [`MigrateError`]; the call can be repeated.
+///
+/// # Cancel safety
+/// A cancelled call closes the connection, which gives the lock back; each migration is a transaction of its own.
+pub async fn migrate(settings: &ConnectSettings) -> Result<Migrated, MigrateError> {
+    let mut session = Session(settings.connect_directly().await?);
+    session.lock().await?;
+    session.0.execute("CREATE SCHEMA IF NOT EXISTS claygate").await.map_err(DbError::from)?;
+
+    let mut runner = embedded::migrations::runner();
+    runner.set_migration_table_name(HISTORY);
+    let binary = runner.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
+    let schema = session.schema_version().await?;
+    let done = if schema > binary {
+        Migrated::Newer { schema, binary }
+    } else {
+        let report = runner.run_async(&mut session).await.map_err(Box::new)?;
+        Migrated::Current { version: binary, applied: report.applied_migrations().len() }
+    };
+    partitions::ensure(&mut session.0).await?;
+    session.0.close().await.map_err(DbError::from)?;
+    Ok(done)
+}
+
+/// The newest schema version that this binary knows.
+pub fn binary_version() -> i32 {
+    embedded::migrations::runner().get_migrations().iter().map(Migration::version).max().unwrap_or(0)
+}
+
+/// The connection that holds the lock, as refinery wants it.
+struct Session(PgConnection);
+
+impl Session {
+    async fn lock(&mut self) -> Result<(), DbError> {
+        while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK_KEY).fetch_one(&mut self.0).await? {
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        Ok(())
+    }
+
+    async fn schema_version(&mut self) -> Result<i32, DbError> {
+        let history: Option<String> =
+            sqlx::query_scalar("SELECT to_regclass($1)::text").bind(HISTORY).fetch_one(&mut self.0).await?;
+        if history.is_none() {
+            return Ok(0);
+        }
+        let version: Option<i32> =
+            sqlx::query_scalar("SELECT max(version) FROM claygate.schema_history").fetch_one(&mut self.0).await?;
+        Ok(version.unwrap_or(0))
+    }
+}
+
+impl AsyncTransaction for Session {
+    type Error = sqlx::Error;
+
+    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
+        &'a mut self,
+        queries: T,
+    ) -> Result<usize, Self::Error> {
+        let mut transaction = self.0.begin().await?;
+        let mut count = 0;
+        for query in queries {
+            // Only the embedded files and refinery's own bookkeeping come this way.
+            transaction.execute(sqlx::raw_sql(AssertSqlSafe(query))).await?;
+            count += 1;
+        }
+        transaction.commit().await?;
+        Ok(count)
+    }
+}
+
+impl AsyncQuery<Vec<Migration>> for Session {
+    async fn query<'a>(&'a mut self, query: &'a str) -> Result<Vec<Migration>, Self::Error> {
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut self.0).await?;
+        rows.iter()
+            .map(|row| {
+                let applied_on: String = row.try_get(2)?;
+                let checksum: String = row.try_get(3)?;
+                Ok(Migration::applied(
+                    row.try_get(0)?,
+                    row.try_get(1)?,
+                    OffsetDateTime::parse(&applied_on, &Rfc3339).map_err(decode)?,
+                    checksum.parse().map_err(decode)?,
+                ))
+            })
+            .collect()
+    }
+}
+
+fn decode(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+impl AsyncMigrate for Session {}

@@ -1,0 +1,63 @@
+//! All SQL. One file per table or per transaction that has to stay whole; static text; every statement runs in a test.
+//!
+//! [`Database`] is a pool on one configuration; [`ConnectSettings`] turns that configuration into the two dialects in
+//! use (sqlx for the services, tokio-postgres for refinery).
+
+mod connect;
+mod migrate;
+pub mod outbox;
+pub mod partitions;
+
+pub use connect::{ConnectSettings, Database};
+pub use migrate::{MigrateError, Migrated, migrate};
+
+/// A database failure, sorted by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The database is away, full, read-only or too slow (SQLSTATE 08, 53, 57, 25006, I/O, time-out): try later.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// A serialisation failure or deadlock (SQLSTATE 40): try the same again at once.
+    #[error("the transaction collided with another")]
+    Collision(#[source] sqlx::Error),
+    /// A row that the database refuses (SQLSTATE 22, 23): the same again fails again.
+    #[error("the database refused a row{}", constraint.as_deref().map(|c| format!(" ({c})")).unwrap_or_default())]
+    Refused {
+        /// The violated constraint, where one is named.
+        constraint: Option<String>,
+        /// What the database said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// Anything else: a mistake in this program or its schema.
+    #[error("the statement failed")]
+    Other(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::Database(database) => {
+                let code = database.code().unwrap_or_default().into_owned();
+                match code.get(..2).unwrap_or_default() {
+                    // 23514 without a constraint: no partition for the row's time, which is ours to make.
+                    "23" if code == "23514" && database.constraint().is_none() => Self::Unavailable(error),
+                    "08" | "53" | "57" | "58" => Self::Unavailable(error),
+                    "25" if code == "25006" => Self::Unavailable(error),
+                    "40" => Self::Collision(error),
+                    "22" | "23" => {
+                        Self::Refused { constraint: database.constraint().map(str::to_owned), source: error }
+                    }
+                    _ => Self::Other(error),
+                }
+            }
+            _ => Self::Other(error),
+        }
+    }
+}

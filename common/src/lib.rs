@@ -1,0 +1,25 @@
+//! What `ingest`, `worker` and the `claygate` command share.
+//!
+//! The modules stand in the order of the data's way: a callback is verified ([`signature`]), gets its key
+//! ([`idempotency`], over [`canonical`] JSON), is stored ([`db`]) and queued ([`queue`]), becomes a [`lead`] with a
+//! [`score`] and a [`person`], is routed by [`rules`], and is sent and [`retry`]ed until it reaches one of its
+//! end [`states`].
+//!
+//! Pure modules (`signature`, `canonical`, `idempotency`, `lead`, `score`, `person`, `rules`, `retry`, `states`) have no
+//! I/O, clock or randomness: what they need of these is an argument. sqlx and refinery appear in [`db`] and
+//! [`queue`] alone.
+
+pub mod canonical;
+pub mod config;
+pub mod db;
+pub mod idempotency;
+pub mod ids;
+pub mod lead;
+pub mod person;
+pub mod queue;
+pub mod retry;
+pub mod rules;
+pub mod score;
+pub mod signature;
+pub mod states;
+pub mod telemetry;

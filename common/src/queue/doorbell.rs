@@ -1,0 +1,118 @@
+//! Wakes consumers without waiting for their next poll.
+//!
+//! NOTIFY serialises commits over the whole database, so it never runs inside the transactions that make work: whoever
+//! committed rings afterwards. A ring wakes this process at once; other processes get one NOTIFY at most every 10 ms,
+//! on a connection of its own. A ring that is lost costs latency only: consumers poll as well.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::PgListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::QueueName;
+use crate::db::Database;
+
+const CHANNEL: &str = "claygate_outbox";
+const NOTIFY_EVERY: Duration = Duration::from_millis(10);
+const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+
+/// The bell of one process. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Doorbell {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    bells: Mutex<HashMap<QueueName, Arc<Notify>>>,
+    /// Queues rung here that other processes do not know of yet.
+    to_tell: Mutex<BTreeSet<QueueName>>,
+    told: Notify,
+}
+
+impl Doorbell {
+    /// A bell that wakes this process only, until [`Doorbell::run`] connects it with the others.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says that `queue` has something due. Never blocks; call it after the commit.
+    pub fn ring(&self, queue: &QueueName) {
+        self.ring_here(queue);
+        lock(&self.inner.to_tell).insert(queue.clone());
+        self.inner.told.notify_one();
+    }
+
+    /// The bell of one queue, for a consumer to wait on.
+    pub(crate) fn of(&self, queue: &QueueName) -> Arc<Notify> {
+        Arc::clone(lock(&self.inner.bells).entry(queue.clone()).or_default())
+    }
+
+    fn ring_here(&self, queue: &QueueName) {
+        let bell = lock(&self.inner.bells).get(queue).cloned();
+        if let Some(bell) = bell {
+            // One waiter takes what is there and rings on if there is more than it can carry.
+            bell.notify_one();
+        }
+    }
+
+    /// Tells and hears other processes until `shutdown`. A lost connection is dialled again; nothing depends on it.
+    pub async fn run(self, database: Database, shutdown: CancellationToken) {
+        let telling = self.tell(&database);
+        let hearing = self.hear(&database);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = telling => {}
+            () = hearing => {}
+        }
+    }
+
+    async fn tell(&self, database: &Database) {
+        loop {
+            self.inner.told.notified().await;
+            let queues = std::mem::take(&mut *lock(&self.inner.to_tell));
+            let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
+            let told = sqlx::query("SELECT pg_notify($1, name) FROM unnest($2::text[]) AS name")
+                .bind(CHANNEL)
+                .bind(names)
+                .execute(database.pool())
+                .await;
+            if let Err(error) = told {
+                tracing::debug!(error = %error, "other processes could not be woken; they will poll");
+                tokio::time::sleep(RECONNECT_EVERY).await;
+            }
+            tokio::time::sleep(NOTIFY_EVERY).await;
+        }
+    }
+
+    async fn hear(&self, database: &Database) {
+        loop {
+            if let Err(error) = self.hear_until_broken(database).await {
+                tracing::debug!(error = %error, "listening for other processes was interrupted");
+            }
+            tokio::time::sleep(RECONNECT_EVERY).await;
+        }
+    }
+
+    async fn hear_until_broken(&self, database: &Database) -> Result<(), sqlx::Error> {
+        // A pool of its own: a listening connection is never given back.
+        let pool = sqlx::postgres::PgPoolOptions::new()
+            .max_connections(1)
+            .connect_with(database.settings().sqlx_options())
+            .await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANNEL).await?;
+        while let Some(notification) = listener.try_recv().await? {
+            self.ring_here(&QueueName(notification.payload().to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// The maps behind the locks are whole at every point where a panic could happen.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,1 @@
+//! Postgres itself as the queue: consumers claim due outbox entries.
