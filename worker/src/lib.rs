@@ -1,1 +1,3 @@
-//! worker
+//! Queue out: routes stored callbacks and delivers what came of them.
+
+pub mod lanes;

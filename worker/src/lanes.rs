@@ -1,0 +1,144 @@
+//! Lanes: one per destination, with its slots. What routing hands to delivering goes through here.
+//!
+//! A slot is taken *before* the transaction that creates or leases a delivery, so that a lease never waits for one
+//! (architecture.md, 5 and 8). A slot that is not started, or whose delivery panics, gives itself back on drop.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::config::Config;
+use common::ids::{CallbackId, DeliveryId};
+use common::person::Person;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// What a lease has beyond the longest request: time to record the outcome.
+const LEASE_MARGIN: Duration = Duration::from_secs(20);
+
+/// One delivery that this process holds a lease on, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct LeasedDelivery {
+    /// The delivery; `webhook-id` and `Idempotency-Key` of every attempt.
+    pub id: DeliveryId,
+    /// The callback it was made of.
+    pub callback_id: CallbackId,
+    /// Where it goes.
+    pub destination: String,
+    /// The rule that named the destination; `None` where an operator did.
+    pub rule: Option<String>,
+    /// 0 for the first delivery of this callback to this destination.
+    pub replay: i32,
+    /// Attempts made so far.
+    pub attempts: i32,
+    /// Those of them that used up the retry schedule.
+    pub failures: i32,
+    /// Every later write is conditional on it.
+    pub lease_token: Uuid,
+    /// When the lease ends, on this process' monotonic clock; never later than the database's `lease_until`.
+    pub lease_deadline: Instant,
+    /// Values captured by earlier steps; an object.
+    pub captured: Value,
+    /// The lead's present fields.
+    pub lead: Arc<Map<String, Value>>,
+    /// The callback's source.
+    pub source: Arc<str>,
+    /// When the callback came in.
+    pub received_at: OffsetDateTime,
+    /// Whom its cool-down is for.
+    pub person: Option<Person>,
+}
+
+/// A delivery with the permit of its slot; the permit is given back when this is dropped.
+#[derive(Debug)]
+pub struct Started {
+    /// What is to be sent.
+    pub delivery: LeasedDelivery,
+    /// The slot it occupies.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// A slot of a destination that nobody uses yet. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Slot {
+    permit: OwnedSemaphorePermit,
+    start: mpsc::UnboundedSender<Started>,
+}
+
+impl Slot {
+    /// Sends `delivery`, whose lease is committed. Never blocks: the slots bound what is under way.
+    pub fn start(self, delivery: LeasedDelivery) {
+        // A runner that has gone (shutdown) lets the lease run out; the rescuer gives the delivery back.
+        let _ = self.start.send(Started { delivery, permit: self.permit });
+    }
+}
+
+/// The lanes of this process.
+pub struct Lanes {
+    lanes: HashMap<String, Lane>,
+}
+
+/// What one destination's runner and the routing share.
+struct Lane {
+    slots: Arc<Semaphore>,
+    size: usize,
+    lease: Duration,
+    /// Running and breaker closed, as far as this process knows.
+    open: AtomicBool,
+    /// Something of it waits in its queue, as far as this process knows.
+    waiting: AtomicBool,
+    start: mpsc::UnboundedSender<Started>,
+}
+
+impl Lanes {
+    /// A lane per destination, and for each the receiver of what is started in it.
+    pub fn new(config: &Config) -> (Self, HashMap<String, mpsc::UnboundedReceiver<Started>>) {
+        let mut lanes = HashMap::new();
+        let mut receivers = HashMap::new();
+        for (name, destination) in &config.destinations {
+            let (start, receiver) = mpsc::unbounded_channel();
+            let size = destination.concurrency.max(1);
+            let lane = Lane {
+                slots: Arc::new(Semaphore::new(size)),
+                size,
+                lease: destination.timeout + LEASE_MARGIN,
+                open: AtomicBool::new(true),
+                waiting: AtomicBool::new(false),
+                start,
+            };
+            lanes.insert(name.clone(), lane);
+            receivers.insert(name.clone(), receiver);
+        }
+        (Self { lanes }, receivers)
+    }
+
+    /// A slot for the fast lane: running, breaker closed, nothing waiting, fewer than half of the slots taken, and a
+    /// rate token where a rate is set.
+    pub fn try_slot(&self, destination: &str) -> Option<Slot> {
+        let lane = self.lanes.get(destination)?;
+        if !lane.open.load(Ordering::Relaxed) || lane.waiting.load(Ordering::Relaxed) {
+            return None;
+        }
+        if lane.slots.available_permits() * 2 <= lane.size && lane.size > 1 {
+            return None;
+        }
+        let permit = Arc::clone(&lane.slots).try_acquire_owned().ok()?;
+        Some(Slot { permit, start: lane.start.clone() })
+    }
+
+    /// How long a lease of this destination is.
+    pub fn lease_for(&self, destination: &str) -> Duration {
+        self.lanes.get(destination).map_or(LEASE_MARGIN, |lane| lane.lease)
+    }
+
+    /// Says that something of this destination was queued: the fast lane stays closed until its queue is empty again.
+    pub fn note_waiting(&self, destination: &str) {
+        if let Some(lane) = self.lanes.get(destination) {
+            lane.waiting.store(true, Ordering::Relaxed);
+        }
+    }
+}
