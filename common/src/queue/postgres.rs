@@ -1,1 +1,212 @@
-//! Postgres itself as the queue: consumers claim due outbox entries.
+//! Postgres itself as the queue: consumers claim due outbox entries, no broker needed.
+//!
+//! A claim moves the entry's `due_at` ahead by the lease and counts itself; the count is the claim's name, so that an
+//! acknowledgement of a claim that ran out in the meantime touches nothing. An entry whose holder died is due again
+//! when its lease ends: nobody has to notice the death.
+//!
+//! Claims walk the index (queue, due_at, id). While somebody holds a long snapshot (a dump, an analyst), finished
+//! entries stay in that index as dead ones; so a claim starts at the remembered low-water mark, just below what it
+//! took last, and the whole range is read again every few seconds for entries that were committed late.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::Row;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Consumer, Doorbell, Message, Queue, QueueError, QueueName, Receipt};
+use crate::db::{Database, DbError};
+
+/// How a [`PostgresQueue`] waits and leases.
+#[derive(Clone, Copy, Debug)]
+pub struct PostgresQueueSettings {
+    /// How long a claimed message belongs to its consumer. Longer than any honest holding: consumers keep messages for
+    /// seconds.
+    pub lease: Duration,
+    /// The longest wait between two looks at the table when no bell rings.
+    pub poll_every: Duration,
+    /// How often a claim reads from the beginning instead of from the low-water mark.
+    pub rescan_every: Duration,
+}
+
+impl Default for PostgresQueueSettings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            poll_every: Duration::from_secs(1),
+            rescan_every: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How far below the last claimed entry the low-water mark lies: entries committed a little out of order are found at
+/// once, the others by the rescan.
+const MARK_SLACK: Duration = Duration::from_secs(2);
+/// Most entries of one claim.
+const CLAIM_MAX: usize = 64;
+
+/// The outbox as a queue.
+#[derive(Clone)]
+pub struct PostgresQueue {
+    database: Database,
+    doorbell: Doorbell,
+    settings: PostgresQueueSettings,
+}
+
+impl PostgresQueue {
+    /// A queue over `database`, woken by `doorbell`.
+    pub fn new(database: Database, doorbell: Doorbell, settings: PostgresQueueSettings) -> Self {
+        Self { database, doorbell, settings }
+    }
+}
+
+#[async_trait]
+impl Queue for PostgresQueue {
+    async fn consumer(&self, queue: &QueueName) -> Result<Box<dyn Consumer>, QueueError> {
+        Ok(Box::new(PostgresConsumer {
+            database: self.database.clone(),
+            bell: self.doorbell.of(queue),
+            queue: queue.clone(),
+            settings: self.settings,
+            mark: None,
+            rescanned_at: Instant::now(),
+            ids_per_entry: 1,
+        }))
+    }
+}
+
+struct PostgresConsumer {
+    database: Database,
+    bell: Arc<Notify>,
+    queue: QueueName,
+    settings: PostgresQueueSettings,
+    /// Everything due before it was taken, as far as this consumer saw.
+    mark: Option<OffsetDateTime>,
+    rescanned_at: Instant,
+    /// What the last claimed entries held on average.
+    ids_per_entry: usize,
+}
+
+impl PostgresConsumer {
+    /// Takes due entries of together about `want` ids, in the order in which they were due.
+    async fn claim(&mut self, want: usize) -> Result<Vec<Message>, DbError> {
+        if self.rescanned_at.elapsed() >= self.settings.rescan_every {
+            self.mark = None;
+            self.rescanned_at = Instant::now();
+        }
+        // Entries that are locked and not taken cost a write for nothing, so the limit follows what entries hold.
+        let entries = want.div_ceil(self.ids_per_entry).clamp(1, CLAIM_MAX);
+        let rows = sqlx::query(
+            "WITH due AS MATERIALIZED (
+                 SELECT id, due_at, cardinality(refs) AS ids FROM claygate.outbox
+                 WHERE queue = $1 AND due_at >= COALESCE($2, '-infinity') AND due_at <= now()
+                 ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
+             ), taken AS (
+                 SELECT id, due_at FROM (SELECT id, due_at, sum(ids) OVER (ORDER BY due_at, id) - ids AS ahead FROM due) AS d
+                 WHERE ahead < $4
+             )
+             UPDATE claygate.outbox AS entry
+             SET due_at = now() + $5, claims = entry.claims + 1
+             FROM taken WHERE entry.id = taken.id
+             RETURNING entry.id, entry.refs, entry.claims, taken.due_at",
+        )
+        .bind(self.queue.as_str())
+        .bind(self.mark)
+        .bind(i64::try_from(entries).unwrap_or(i64::MAX))
+        .bind(i64::try_from(want).unwrap_or(i64::MAX))
+        .bind(self.settings.lease)
+        .fetch_all(self.database.pool())
+        .await?;
+        let mut claimed = rows
+            .iter()
+            .map(|row| {
+                let claim: i32 = row.try_get("claims")?;
+                let receipt = Receipt { id: row.try_get("id")?, claim };
+                let message = Message { refs: row.try_get("refs")?, redelivered: claim > 1, receipt };
+                Ok((row.try_get::<OffsetDateTime, _>("due_at")?, message))
+            })
+            .collect::<Result<Vec<_>, sqlx::Error>>()?;
+        claimed.sort_by_key(|(due_at, message)| (*due_at, message.receipt.id));
+        if let Some((due_at, _)) = claimed.last() {
+            let ids: usize = claimed.iter().map(|(_, message)| message.refs.len()).sum();
+            self.ids_per_entry = (ids / claimed.len()).max(1);
+            self.mark = Some(*due_at - MARK_SLACK);
+            if claimed.len() == entries || ids >= want {
+                // There may be more than this consumer can carry.
+                self.bell.notify_one();
+            }
+        }
+        Ok(claimed.into_iter().map(|(_, message)| message).collect())
+    }
+
+    /// How long until the next entry is due, at most the poll interval.
+    async fn until_next(&self) -> Result<Duration, DbError> {
+        let seconds: Option<f64> = sqlx::query_scalar(
+            "SELECT EXTRACT(EPOCH FROM due_at - clock_timestamp())::float8 FROM claygate.outbox
+             WHERE queue = $1 AND due_at > now() ORDER BY due_at LIMIT 1",
+        )
+        .bind(self.queue.as_str())
+        .fetch_optional(self.database.pool())
+        .await?;
+        let until = seconds.map_or(self.settings.poll_every, |s| Duration::try_from_secs_f64(s).unwrap_or_default());
+        Ok(until.min(self.settings.poll_every))
+    }
+}
+
+#[async_trait]
+impl Consumer for PostgresConsumer {
+    async fn receive(&mut self, want: usize) -> Result<Vec<Message>, QueueError> {
+        // A ring between the look and the wait is kept by the bell.
+        let want = want.max(1);
+        let claimed = self.claim(want).await?;
+        if !claimed.is_empty() {
+            return Ok(claimed);
+        }
+        let wait = self.until_next().await?;
+        tokio::select! {
+            () = self.bell.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        Ok(self.claim(want).await?)
+    }
+
+    async fn ack(&mut self, receipts: &[Receipt]) -> Result<usize, QueueError> {
+        let (ids, claims) = split(receipts.iter());
+        let gone = sqlx::query(
+            "DELETE FROM claygate.outbox AS entry USING unnest($1::bigint[], $2::integer[]) AS done (id, claims)
+             WHERE entry.id = done.id AND entry.claims = done.claims",
+        )
+        .bind(ids)
+        .bind(claims)
+        .execute(self.database.pool())
+        .await
+        .map_err(DbError::from)?;
+        Ok(usize::try_from(gone.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    async fn release(&mut self, receipts: &[Receipt]) -> Result<(), QueueError> {
+        let (ids, claims) = split(receipts.iter());
+        sqlx::query(
+            "UPDATE claygate.outbox AS entry SET due_at = now()
+             FROM unnest($1::bigint[], $2::integer[]) AS given (id, claims)
+             WHERE entry.id = given.id AND entry.claims = given.claims",
+        )
+        .bind(ids)
+        .bind(claims)
+        .execute(self.database.pool())
+        .await
+        .map_err(DbError::from)?;
+        self.bell.notify_one();
+        Ok(())
+    }
+}
+
+/// Receipts as two arrays, sorted by id: two writers over the same entries must not wait for each other in a circle.
+fn split<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> (Vec<i64>, Vec<i32>) {
+    let mut pairs: Vec<(i64, i32)> = receipts.map(|receipt| (receipt.id, receipt.claim)).collect();
+    pairs.sort_unstable();
+    pairs.into_iter().unzip()
+}

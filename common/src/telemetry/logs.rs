@@ -1,0 +1,31 @@
+//! Structured logs: one JSON object per line on stderr, or plain lines where a person watches.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What is too chatty at `info` in the libraries below us; a filter of the operator's own wins.
+const QUIET: &str = "info,actix_server=warn,actix_http=warn,hyper=warn,reqwest=warn,refinery_core=warn,sqlx=warn";
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("telemetry.log is not a valid filter; write for example \"info\" or \"info,worker=debug\"")]
+pub struct LogFilterProblem(#[source] tracing_subscriber::filter::ParseError);
+
+/// Starts logging with `filter` (see [`crate::config::TelemetryConfig::log`]). Later calls in one process change nothing.
+///
+/// # Errors
+/// [`LogFilterProblem`] when the filter cannot be read.
+pub fn init(filter: &str) -> Result<(), LogFilterProblem> {
+    let directives = if filter == "info" { QUIET } else { filter };
+    let filter = EnvFilter::try_new(directives).map_err(LogFilterProblem)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process (tests host several applications) is refused by `tracing`; the first stays.
+    let _already_started = if std::io::stderr().is_terminal() {
+        builder.with_target(false).finish().try_init()
+    } else {
+        builder.json().flatten_event(true).with_current_span(false).finish().try_init()
+    };
+    Ok(())
+}

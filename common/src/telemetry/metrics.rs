@@ -1,0 +1,108 @@
+//! Prometheus metrics. The names are a contract; every series exists at 0 from the start, so that alerts are never
+//! blind. Rendering reads memory only: a scrape costs the same whatever the tables hold.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Callbacks by source and result.
+pub const CALLBACKS: &str = "claygate_callbacks_total";
+/// Time from the request's last byte to its answer.
+pub const ACK_SECONDS: &str = "claygate_ack_seconds";
+/// Explicit keys that the configured pointers did not give.
+pub const KEY_POINTERS_MISSED: &str = "claygate_key_pointers_missed_total";
+/// Outbox entries by queue.
+pub const OUTBOX_ENTRIES: &str = "claygate_outbox_entries";
+/// Age of the oldest due outbox entry of a queue that is not paused.
+pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "claygate_outbox_oldest_age_seconds";
+/// Callbacks in this process's spool.
+pub const SPOOL_ENTRIES: &str = "claygate_spool_entries";
+/// Deliveries by destination and how they ended.
+pub const DELIVERIES: &str = "claygate_deliveries_total";
+/// Duration of one attempt.
+pub const ATTEMPT_SECONDS: &str = "claygate_attempt_seconds";
+/// Retries scheduled, by destination and class.
+pub const RETRIES: &str = "claygate_retries_total";
+/// Dead letters by destination and reason.
+pub const DEAD_LETTERS: &str = "claygate_dead_letters_total";
+/// From receipt of the callback to the end of a delivery.
+pub const END_TO_END_SECONDS: &str = "claygate_end_to_end_seconds";
+/// ICP scores of routed leads.
+pub const ICP_SCORE: &str = "claygate_icp_score";
+
+const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const LONG_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 36_000.0];
+const SCORES: [f64; 5] = [20.0, 40.0, 60.0, 80.0, 100.0];
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+
+/// Renders what this process counted.
+#[derive(Clone)]
+pub struct MetricsHandle(PrometheusHandle);
+
+impl MetricsHandle {
+    /// The text exposition format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+}
+
+/// Why counting could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsProblem {
+    /// The exporter refused its settings.
+    #[error("the metrics exporter could not be built")]
+    Build(#[from] BuildError),
+    /// Something else in this process counts already.
+    #[error("another metrics recorder is installed in this process")]
+    Taken,
+    /// No thread could be started.
+    #[error("the metrics' upkeep thread could not be started")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Starts counting. Later calls in one process give the same handle.
+///
+/// # Errors
+/// [`MetricsProblem`]; nothing is counted then.
+pub fn install() -> Result<MetricsHandle, MetricsProblem> {
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = installed.as_ref() {
+        return Ok(MetricsHandle(handle.clone()));
+    }
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(END_TO_END_SECONDS.to_owned()), &LONG_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(ICP_SCORE.to_owned()), &SCORES)?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .build_recorder();
+    let handle = recorder.handle();
+    ::metrics::set_global_recorder(recorder).map_err(|_| MetricsProblem::Taken)?;
+    let upkeep = handle.clone();
+    std::thread::Builder::new().name("metrics-upkeep".to_owned()).spawn(move || {
+        loop {
+            std::thread::sleep(UPKEEP_EVERY);
+            upkeep.run_upkeep();
+        }
+    })?;
+    describe();
+    *installed = Some(handle.clone());
+    Ok(MetricsHandle(handle))
+}
+
+fn describe() {
+    describe_counter!(CALLBACKS, "Callbacks by source and result.");
+    describe_histogram!(ACK_SECONDS, Unit::Seconds, "From the request's last byte to its answer.");
+    describe_counter!(KEY_POINTERS_MISSED, "Callbacks whose configured key pointers gave no value.");
+    describe_gauge!(OUTBOX_ENTRIES, "Outbox entries, waiting and scheduled.");
+    describe_gauge!(OUTBOX_OLDEST_AGE_SECONDS, Unit::Seconds, "Age of the oldest due entry of a queue that runs.");
+    describe_gauge!(SPOOL_ENTRIES, "Callbacks in this process's spool.");
+    describe_counter!(DELIVERIES, "Deliveries by destination and how they ended.");
+    describe_histogram!(ATTEMPT_SECONDS, Unit::Seconds, "Duration of one attempt.");
+    describe_counter!(RETRIES, "Retries scheduled, by destination and class.");
+    describe_counter!(DEAD_LETTERS, "Dead letters by destination and reason.");
+    describe_histogram!(END_TO_END_SECONDS, Unit::Seconds, "From a callback's receipt to its delivery.");
+    describe_histogram!(ICP_SCORE, "ICP scores of routed leads.");
+}
