@@ -1,1 +1,4 @@
-//! testkit
+//! Throw-away servers and builders for the tests. Never part of a shipped binary.
+
+pub mod postgres;
+pub mod wait;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use refinery_core::Migration;
 use refinery_core::traits::r#async::{AsyncMigrate, AsyncQuery, AsyncTransaction};
+use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use time::OffsetDateTime;
@@ -85,6 +86,17 @@ pub async fn migrate(settings: &ConnectSettings) -> Result<Migrated, MigrateErro
 /// The newest schema version that this binary knows.
 pub fn binary_version() -> i32 {
     embedded::migrations::runner().get_migrations().iter().map(Migration::version).max().unwrap_or(0)
+}
+
+/// Names the schema that this binary makes: 16 hex digits that change with any migration's text.
+pub fn schema_fingerprint() -> String {
+    let mut hash = Sha256::new();
+    for migration in embedded::migrations::runner().get_migrations() {
+        hash.update(migration.to_string());
+        hash.update(migration.checksum().to_be_bytes());
+    }
+    let digest = hash.finalize();
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The connection that holds the lock, as refinery wants it.

@@ -9,7 +9,7 @@ pub mod outbox;
 pub mod partitions;
 
 pub use connect::{ConnectSettings, Database};
-pub use migrate::{MigrateError, Migrated, binary_version, migrate};
+pub use migrate::{MigrateError, Migrated, binary_version, migrate, schema_fingerprint};
 
 /// A database failure, sorted by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
