@@ -9,6 +9,7 @@
 //! Two back-ends pass one conformance suite: [`postgres`], which claims due entries from the outbox itself, and
 //! RabbitMQ, where a relay publishes them.
 
+mod backlog;
 mod doorbell;
 pub mod postgres;
 
@@ -17,6 +18,7 @@ use std::fmt;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub use backlog::BacklogWatch;
 pub use doorbell::Doorbell;
 
 /// Most ids in one message.

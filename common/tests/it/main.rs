@@ -1,0 +1,6 @@
+//! Tests of `common` against a real Postgres.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod migrations;
+mod queue_conformance;
+mod queue_postgres;

@@ -1,0 +1,172 @@
+//! Postgres as the queue: the conformance suite, and what only this back-end can get wrong.
+
+use std::time::Duration;
+
+use common::db::{Database, outbox};
+use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
+use common::queue::{Consumer, Doorbell, Queue, QueueName};
+use sqlx::Connection;
+use testkit::postgres::TestDatabase;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::queue_conformance::{Rig, ids, next, queue_conformance};
+
+struct PostgresRig {
+    test: TestDatabase,
+    database: Database,
+    doorbell: Doorbell,
+    queue: PostgresQueue,
+}
+
+impl PostgresRig {
+    async fn new() -> Self {
+        Self::with(PostgresQueueSettings::default()).await
+    }
+
+    async fn with(settings: PostgresQueueSettings) -> Self {
+        let test = TestDatabase::create().await;
+        let database = test.database();
+        let doorbell = Doorbell::new();
+        let queue = PostgresQueue::new(database.clone(), doorbell.clone(), settings);
+        Self { test, database, doorbell, queue }
+    }
+}
+
+#[async_trait::async_trait]
+impl Rig for PostgresRig {
+    async fn push(&self, queue: &QueueName, refs: &[Uuid], delay: Duration) {
+        let mut connection = self.database.pool().acquire().await.unwrap();
+        let due_at = (!delay.is_zero()).then(|| OffsetDateTime::now_utc() + delay);
+        outbox::push(&mut connection, queue, refs, due_at).await.unwrap();
+        self.doorbell.ring(queue);
+    }
+
+    async fn consumer(&self, queue: &QueueName) -> Box<dyn Consumer> {
+        self.queue.consumer(queue).await.unwrap()
+    }
+
+    /// A killed process acknowledges nothing, and its lease runs out: here at once.
+    async fn kill(&self, consumer: Box<dyn Consumer>) {
+        drop(consumer);
+        sqlx::query("UPDATE claygate.outbox SET due_at = now() WHERE claims > 0 AND due_at > now()")
+            .execute(self.database.pool())
+            .await
+            .unwrap();
+    }
+
+    async fn backlog(&self) -> usize {
+        let n: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM claygate.outbox").fetch_one(self.database.pool()).await.unwrap();
+        usize::try_from(n).unwrap()
+    }
+}
+
+queue_conformance!(PostgresRig::new());
+
+#[tokio::test]
+async fn a_lease_that_runs_out_gives_the_message_to_others() {
+    let settings = PostgresQueueSettings { lease: Duration::from_millis(200), ..Default::default() };
+    let rig = PostgresRig::with(settings).await;
+    let queue = QueueName::callbacks();
+    let refs = ids(3);
+    rig.push(&queue, &refs, Duration::ZERO).await;
+    let mut stalled = rig.consumer(&queue).await;
+    let held = next(&mut *stalled, 3).await;
+    let mut other = rig.consumer(&queue).await;
+    let again = next(&mut *other, 3).await;
+    assert_eq!(again[0].refs, refs);
+    assert!(again[0].redelivered);
+    assert_eq!(stalled.ack(&[held[0].receipt]).await.unwrap(), 0);
+    assert_eq!(other.ack(&[again[0].receipt]).await.unwrap(), 1);
+}
+
+/// A snapshot keeps finished entries in the index as dead ones; claims go on above them and miss nothing.
+#[tokio::test]
+async fn a_long_snapshot_elsewhere_hides_no_entry() {
+    let rig = PostgresRig::new().await;
+    let queue = QueueName::callbacks();
+    let mut analyst = rig.database.settings().connect_directly().await.unwrap();
+    let mut snapshot = analyst.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    let _: i64 = sqlx::query_scalar("SELECT count(*) FROM claygate.outbox").fetch_one(&mut *snapshot).await.unwrap();
+
+    let mut consumer = rig.consumer(&queue).await;
+    let mut taken = 0;
+    for _ in 0..30 {
+        for _ in 0..20 {
+            rig.push(&queue, &ids(2), Duration::ZERO).await;
+        }
+        let mut round = 0;
+        while round < 40 {
+            let messages = next(&mut *consumer, 64).await;
+            round += messages.iter().map(|message| message.refs.len()).sum::<usize>();
+            let receipts: Vec<_> = messages.iter().map(|message| message.receipt).collect();
+            consumer.ack(&receipts).await.unwrap();
+        }
+        taken += round;
+    }
+    assert_eq!(taken, 1_200);
+    assert_eq!(rig.backlog().await, 0);
+    snapshot.rollback().await.unwrap();
+}
+
+/// The low-water mark is an optimisation only: an entry that was committed late, far below the mark, is found.
+#[tokio::test]
+async fn an_entry_committed_below_the_mark_is_found_by_the_rescan() {
+    let settings = PostgresQueueSettings { rescan_every: Duration::from_millis(100), ..Default::default() };
+    let rig = PostgresRig::with(settings).await;
+    let queue = QueueName::callbacks();
+    let mut consumer = rig.consumer(&queue).await;
+    rig.push(&queue, &ids(1), Duration::ZERO).await;
+    let first = next(&mut *consumer, 1).await;
+    consumer.ack(&[first[0].receipt]).await.unwrap();
+
+    let late = ids(1);
+    let mut connection = rig.database.pool().acquire().await.unwrap();
+    let long_ago = OffsetDateTime::now_utc() - Duration::from_secs(3_600);
+    outbox::push(&mut connection, &queue, &late, Some(long_ago)).await.unwrap();
+    assert_eq!(next(&mut *consumer, 1).await[0].refs, late);
+}
+
+#[tokio::test]
+async fn a_ring_in_another_process_wakes_a_consumer() {
+    // Polling is out of the way, so that only the bell can bring the message.
+    let settings = PostgresQueueSettings { poll_every: Duration::from_secs(600), ..Default::default() };
+    let here = PostgresRig::with(settings).await;
+    let queue = QueueName::callbacks();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let other_bell = Doorbell::new();
+    let mut consumer = here.consumer(&queue).await;
+    let tasks = [
+        tokio::spawn(here.doorbell.clone().run(here.database.clone(), shutdown.clone())),
+        tokio::spawn(other_bell.clone().run(here.test.database(), shutdown.clone())),
+    ];
+    // The other process rings again until this one has surely begun to listen.
+    let ringing = async {
+        let refs = ids(1);
+        let mut connection = here.database.pool().acquire().await.unwrap();
+        let waiting = next(&mut *consumer, 1);
+        tokio::pin!(waiting);
+        // The consumer looks once, finds nothing, and waits for the bell.
+        assert!(futures_poll_once(&mut waiting).await.is_none());
+        outbox::push(&mut connection, &queue, &refs, None).await.unwrap();
+        loop {
+            other_bell.ring(&queue);
+            tokio::select! {
+                messages = &mut waiting => return (refs, messages),
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
+    };
+    let (refs, messages) = ringing.await;
+    assert_eq!(messages[0].refs, refs);
+    shutdown.cancel();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Gives `future` the time of one look at the table.
+async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    tokio::time::timeout(Duration::from_millis(300), future).await.ok()
+}
