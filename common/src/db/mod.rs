@@ -4,6 +4,8 @@
 //! use (sqlx for the services, tokio-postgres for refinery).
 
 mod connect;
+pub mod cooldowns;
+pub mod leads;
 mod migrate;
 pub mod outbox;
 pub mod partitions;
