@@ -9,6 +9,7 @@ pub mod leads;
 mod migrate;
 pub mod outbox;
 pub mod partitions;
+pub mod routing;
 
 pub use connect::{ConnectSettings, Database};
 pub use migrate::{MigrateError, Migrated, binary_version, migrate, schema_fingerprint};
