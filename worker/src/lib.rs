@@ -1,3 +1,4 @@
 //! Queue out: routes stored callbacks and delivers what came of them.
 
+pub mod health;
 pub mod lanes;
