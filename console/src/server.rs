@@ -68,7 +68,7 @@ impl AdminServer {
     /// When the listener breaks.
     pub async fn run_until(self, shutdown: CancellationToken) -> std::io::Result<()> {
         let parts = web::Data::from(self.parts);
-        HttpServer::new(move || {
+        let server = HttpServer::new(move || {
             App::new()
                 .app_data(parts.clone())
                 .route("/livez", web::get().to(livez))
@@ -80,8 +80,8 @@ impl AdminServer {
         .keep_alive(Duration::from_secs(75))
         .shutdown_signal(shutdown.cancelled_owned())
         .listen(self.listener)?
-        .run()
-        .await
+        .run();
+        server.await
     }
 }
 

@@ -37,8 +37,7 @@ pub struct Beat {
 
 impl Default for Health {
     fn default() -> Self {
-        let inner =
-            Inner { started: Instant::now(), loops: Mutex::default(), warnings: Mutex::default() };
+        let inner = Inner { started: Instant::now(), loops: Mutex::default(), warnings: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 }
