@@ -1,5 +1,8 @@
 //! A lead: what routing and destinations see of a callback's body.
 
+pub(crate) mod placeholder;
+pub(crate) mod pointer;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};

@@ -1,0 +1,243 @@
+//! The canonical form itself: one pass cuts the text into tokens, one walk over them feeds the hasher.
+//!
+//! Both work on text that serde_json has accepted, and rely on it: this module validates nothing. On other input the
+//! digest is meaningless, but nothing here panics.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+/// Bytes gathered before the hasher sees them: its per-call cost is the dearest part of a small body.
+const CHUNK_BYTES: usize = 4096;
+
+/// What a token is. The values of an object's members follow their keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Object,
+    Array,
+    /// Between the quotes.
+    Text,
+    /// A number, `true`, `false` or `null`, as written.
+    Literal,
+}
+
+#[derive(Clone, Copy)]
+struct Token {
+    kind: Kind,
+    /// Text and literals: the bytes `start..end` of the input.
+    start: usize,
+    end: usize,
+    /// The token behind this one and everything in it.
+    next: usize,
+}
+
+/// The SHA-256 of the canonical form of `raw`, which is one valid JSON value.
+pub(super) fn digest(raw: &[u8]) -> [u8; 32] {
+    let mut form = Form { raw, tokens: tokenize(raw), chunk: Vec::with_capacity(CHUNK_BYTES), hasher: Sha256::new() };
+    form.write(0);
+    form.hasher.update(&form.chunk);
+    form.hasher.finalize().into()
+}
+
+fn tokenize(raw: &[u8]) -> Vec<Token> {
+    let mut tokens: Vec<Token> = Vec::with_capacity(raw.len() / 8);
+    let mut open: Vec<usize> = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = raw.get(at) {
+        let next = tokens.len() + 1;
+        match byte {
+            b'{' | b'[' => {
+                open.push(tokens.len());
+                let kind = if byte == b'{' { Kind::Object } else { Kind::Array };
+                tokens.push(Token { kind, start: at, end: at, next });
+                at += 1;
+            }
+            b'}' | b']' => {
+                let behind = tokens.len();
+                if let Some(token) = open.pop().and_then(|index| tokens.get_mut(index)) {
+                    token.next = behind;
+                }
+                at += 1;
+            }
+            b'"' => {
+                let end = end_of_text(raw, at + 1);
+                tokens.push(Token { kind: Kind::Text, start: at + 1, end, next });
+                at = end + 1;
+            }
+            b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => at += 1,
+            _ => {
+                let end = end_of_literal(raw, at);
+                tokens.push(Token { kind: Kind::Literal, start: at, end, next });
+                at = end;
+            }
+        }
+    }
+    tokens
+}
+
+/// The position of the closing quote.
+fn end_of_text(raw: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(&byte) = raw.get(at) {
+        match byte {
+            b'"' => return at,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    raw.len()
+}
+
+/// The position behind a number, `true`, `false` or `null`; at least one byte on.
+fn end_of_literal(raw: &[u8], start: usize) -> usize {
+    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+    raw.iter().skip(start + 1).position(ends).map_or(raw.len(), |length| start + 1 + length)
+}
+
+struct Form<'a> {
+    raw: &'a [u8],
+    tokens: Vec<Token>,
+    chunk: Vec<u8>,
+    hasher: Sha256,
+}
+
+impl<'a> Form<'a> {
+    /// Writes the value at `index`. As deep as the input is nested, which serde_json limits.
+    fn write(&mut self, index: usize) {
+        let Some(&token) = self.tokens.get(index) else { return };
+        match token.kind {
+            Kind::Object => self.write_object(index, token.next),
+            Kind::Array => self.write_array(index, token.next),
+            Kind::Literal => self.put(self.slice(token)),
+            Kind::Text => {
+                let text = decode(self.slice(token));
+                self.put_text(&text);
+            }
+        }
+    }
+
+    fn write_object(&mut self, index: usize, behind: usize) {
+        let mut members: Vec<(Cow<'a, [u8]>, usize)> = Vec::new();
+        let mut key = index + 1;
+        while key < behind {
+            let Some(&token) = self.tokens.get(key) else { break };
+            members.push((decode(self.slice(token)), key + 1));
+            key = self.tokens.get(key + 1).map_or(behind, |value| value.next);
+        }
+        // Stable: members of the same key stay in the order of the text, and the last one counts.
+        members.sort_by(|a, b| a.0.cmp(&b.0));
+        self.put(b"{");
+        let mut first = true;
+        for (position, (key, value)) in members.iter().enumerate() {
+            if members.get(position + 1).is_some_and(|(next, _)| next == key) {
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                self.put(b",");
+            }
+            self.put_text(key);
+            self.put(b":");
+            self.write(*value);
+        }
+        self.put(b"}");
+    }
+
+    fn write_array(&mut self, index: usize, behind: usize) {
+        self.put(b"[");
+        let mut item = index + 1;
+        while item < behind {
+            if item > index + 1 {
+                self.put(b",");
+            }
+            self.write(item);
+            item = self.tokens.get(item).map_or(behind, |token| token.next);
+        }
+        self.put(b"]");
+    }
+
+    fn slice(&self, token: Token) -> &'a [u8] {
+        self.raw.get(token.start..token.end).unwrap_or_default()
+    }
+
+    fn put_text(&mut self, text: &[u8]) {
+        self.put(b"\"");
+        if text.iter().any(|byte| must_escape(*byte)) {
+            let mut escaped = Vec::with_capacity(text.len() + 16);
+            for &byte in text {
+                match byte {
+                    b'"' | b'\\' => escaped.extend([b'\\', byte]),
+                    0..0x20 => escaped.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                    _ => escaped.push(byte),
+                }
+            }
+            self.put(&escaped);
+        } else {
+            self.put(text);
+        }
+        self.put(b"\"");
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if self.chunk.len() + bytes.len() > CHUNK_BYTES {
+            self.hasher.update(&self.chunk);
+            self.chunk.clear();
+        }
+        if bytes.len() > CHUNK_BYTES {
+            self.hasher.update(bytes);
+        } else {
+            self.chunk.extend_from_slice(bytes);
+        }
+    }
+}
+
+const fn must_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// The value of a JSON string, given what stands between its quotes.
+fn decode(inner: &[u8]) -> Cow<'_, [u8]> {
+    if !inner.contains(&b'\\') {
+        return Cow::Borrowed(inner);
+    }
+    let mut value = Vec::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'\\' {
+            value.push(byte);
+            continue;
+        }
+        let Some((&escape, tail)) = rest.split_first() else { break };
+        rest = tail;
+        match escape {
+            b'b' => value.push(0x08),
+            b'f' => value.push(0x0c),
+            b'n' => value.push(b'\n'),
+            b'r' => value.push(b'\r'),
+            b't' => value.push(b'\t'),
+            b'u' => rest = decode_unit(rest, &mut value),
+            other => value.push(other),
+        }
+    }
+    Cow::Owned(value)
+}
+
+/// Decodes what stands behind `\u`, with the low surrogate that follows a high one; gives what is left.
+fn decode_unit<'a>(rest: &'a [u8], value: &mut Vec<u8>) -> &'a [u8] {
+    let unit = |digits: Option<&[u8]>| {
+        digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+    };
+    let high = unit(rest.get(..4)).unwrap_or(0xfffd);
+    let tail = rest.get(4..).unwrap_or_default();
+    let (code, tail) = match (high, unit(tail.get(2..6))) {
+        (0xd800..0xdc00, Some(low @ 0xdc00..0xe000)) => {
+            (0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00), tail.get(6..).unwrap_or_default())
+        }
+        _ => (high, tail),
+    };
+    let mut buffer = [0; 4];
+    value.extend_from_slice(char::from_u32(code).unwrap_or('\u{fffd}').encode_utf8(&mut buffer).as_bytes());
+    tail
+}
