@@ -1,9 +1,15 @@
 //! `[destinations.<name>]`: where leads go, and how.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::http::{AUTH, STEP, check_url, read_http};
+use super::read::Reader;
+use super::schema::{Key, Kind, Preset, Section};
+use super::values::check_name;
 
 /// One destination.
 #[derive(Clone, Debug)]
@@ -76,7 +82,7 @@ pub struct Step {
 }
 
 /// What a request's body is made of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Body {
     /// The normalised lead plus `{"claygate": {callback_id, delivery_id, rule, …}}`.
     Lead,
@@ -91,6 +97,18 @@ pub enum Body {
     },
     /// No body.
     Empty,
+}
+
+impl fmt::Debug for Body {
+    /// The kind alone: what was filled in from variables may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lead => "Lead",
+            Self::Json(_) => "Json(..)",
+            Self::Text { .. } => "Text { .. }",
+            Self::Empty => "Empty",
+        })
+    }
 }
 
 /// Credentials of an HTTP destination.
@@ -152,4 +170,271 @@ pub struct BreakerConfig {
     pub open: Duration,
     /// The longest it stays open.
     pub open_max: Duration,
+}
+
+/// What can be sent to.
+const KINDS: &[&str] = &["http", "slack", "log"];
+const HTTP: &[&str] = &["http"];
+const SLACK: &[&str] = &["slack"];
+/// The kinds that make requests.
+const REQUESTS: &[&str] = &["http", "slack"];
+
+const DAY: u64 = 86_400;
+
+pub(super) static DESTINATION: Section = Section {
+    title: "[destinations.<name>]",
+    doc: "Where leads go. Templates (`{{ lead.email }}`) see `lead`, `claygate` and, in later steps, `captured`.",
+    keys: &[
+        Key::new(
+            "kind",
+            Kind::OneOf(KINDS),
+            Preset::Required,
+            "`http`: a request of any form. `slack`: an incoming webhook. `log`: records only, no request.",
+        ),
+        Key::new(
+            "url",
+            Kind::Secret,
+            Preset::Said("none"),
+            "The URL; for `http` a template too. Required unless there are `steps`. Never shown: keys may stand in it.",
+        )
+        .only(REQUESTS),
+        Key::new("method", Kind::OneOf(super::http::METHODS), Preset::Is("POST"), "The method.").only(HTTP),
+        Key::new("headers", Kind::SecretTable, Preset::Said("none"), "Headers and their values, which are templates.")
+            .only(HTTP),
+        Key::new("auth", Kind::Table(&AUTH), Preset::Said("none"), "").only(HTTP),
+        Key::new(
+            "body",
+            Kind::Structure,
+            Preset::Said("the lead plus `claygate`"),
+            "What is sent as JSON: a structure whose strings are templates; one that is a single expression keeps its \
+             type. Left out: the normalised lead plus `{\"claygate\": {callback_id, delivery_id, rule, …}}`; with GET \
+             and DELETE nothing.",
+        )
+        .only(HTTP),
+        Key::new(
+            "body_text",
+            Kind::Text,
+            Preset::Said("none"),
+            "In place of `body`: one template for the whole body; `\"\"` sends none.",
+        )
+        .only(HTTP),
+        Key::new("content_type", Kind::Text, Preset::Said("`text/plain`"), "The content type of `body_text`.")
+            .only(HTTP),
+        Key::new(
+            "steps",
+            Kind::Tables(&STEP),
+            Preset::Said("none"),
+            "Several requests in order, in place of `url`, `method`, `headers`, `body` and `body_text` here.",
+        )
+        .only(HTTP),
+        Key::new("success", Kind::Statuses, Preset::Said("none"), "Statuses that count as delivered beside 2xx.")
+            .only(HTTP),
+        Key::new(
+            "terminal",
+            Kind::Statuses,
+            Preset::Said("none"),
+            "Statuses that no retry can help, beside 400, 404, 413, 415 and 422.",
+        )
+        .only(HTTP),
+        Key::new(
+            "signing_secret",
+            Kind::Secret,
+            Preset::Said("none"),
+            "`whsec_<base64>`: requests carry a Standard Webhooks signature.",
+        )
+        .only(HTTP),
+        Key::new("text", Kind::Text, Preset::Said("name, title, company, score"), "A template for the message.")
+            .only(SLACK),
+        Key::new(
+            "once_per",
+            Kind::Duration { min: Duration::from_secs(1), max: Duration::from_secs(3_650 * DAY) },
+            Preset::Said("none"),
+            "The cool-down: the same person (email, else LinkedIn URL, else company domain and name) is not sent here \
+             again within it.",
+        ),
+        Key::new(
+            "concurrency",
+            Kind::Integer { min: 1, max: 1_000 },
+            Preset::Is("8"),
+            "Requests in flight per process.",
+        )
+        .only(REQUESTS),
+        Key::new("rate", Kind::Rate, Preset::Said("slack: 1/s; http: none"), "A rate that holds over all workers.")
+            .only(REQUESTS),
+        Key::new(
+            "burst",
+            Kind::Integer { min: 1, max: 100_000 },
+            Preset::Said("one second's worth"),
+            "How many requests may go at once after a quiet time. Only with `rate`.",
+        )
+        .only(REQUESTS),
+        Key::new(
+            "timeout",
+            Kind::Duration { min: Duration::from_millis(50), max: Duration::from_secs(300) },
+            Preset::Is("30s"),
+            "Total time of one request.",
+        )
+        .only(REQUESTS),
+        Key::new(
+            "connect_timeout",
+            Kind::Duration { min: Duration::from_millis(50), max: Duration::from_secs(60) },
+            Preset::Is("5s"),
+            "Time to connect; not longer than `timeout`.",
+        )
+        .only(REQUESTS),
+        Key::new(
+            "retries",
+            Kind::Durations { min: Duration::from_millis(1), max: Duration::from_secs(30 * DAY) },
+            Preset::Is("5s, 30s, 2m, 10m, 30m, 2h, 5h, 10h"),
+            "The waits between attempts: one attempt more than there are waits. Jitter only adds; a longer Retry-After \
+             is honoured. At most 32.",
+        )
+        .only(REQUESTS),
+        Key::new(
+            "allow_private",
+            Kind::Bool,
+            Preset::Is("false"),
+            "Whether the host may resolve to private and loopback addresses.",
+        )
+        .only(REQUESTS),
+        Key::new("workspace", Kind::Text, Preset::Said("none"), "The Clay workspace behind it, for the loop guard.")
+            .only(HTTP),
+        Key::new(
+            "allow_loop",
+            Kind::Bool,
+            Preset::Is("false"),
+            "Whether a lead that came back from a row of `workspace` may be sent there again.",
+        )
+        .only(HTTP),
+        Key::new("breaker", Kind::Table(&BREAKER), Preset::Said(""), "").only(REQUESTS),
+    ],
+};
+
+pub(super) static BREAKER: Section = Section {
+    title: "[destinations.<name>.breaker]",
+    doc: "When a destination is left alone for a while.",
+    keys: &[
+        Key::new(
+            "failures",
+            Kind::Integer { min: 0, max: 10_000 },
+            Preset::Is("5"),
+            "Failures in a row that open it; 0: never.",
+        ),
+        Key::new(
+            "open",
+            Kind::Duration { min: Duration::from_millis(50), max: Duration::from_secs(DAY) },
+            Preset::Is("30s"),
+            "How long it stays open the first time; doubles up to `open_max`.",
+        ),
+        Key::new(
+            "open_max",
+            Kind::Duration { min: Duration::from_millis(50), max: Duration::from_secs(DAY) },
+            Preset::Is("10m"),
+            "The longest it stays open; not shorter than `open`.",
+        ),
+    ],
+};
+
+/// Most waits between attempts.
+const RETRIES_MAX: usize = 32;
+
+pub(super) fn read_destination(name: &str, reader: &Reader<'_>) -> Destination {
+    if let Err(what) = check_name(name) {
+        reader.context.problem(reader.path(), String::new(), format!("\"{name}\" {what}"));
+    }
+    let kind = read_kind(reader);
+    reader.check_keys(kind.as_deref());
+    let once_per = reader.duration("once_per");
+    let mut destination = Destination {
+        name: name.to_owned(),
+        kind: DestinationKind::Log,
+        concurrency: 1,
+        rate: None,
+        timeout: Duration::from_secs(30),
+        connect_timeout: Duration::from_secs(5),
+        retries: Vec::new(),
+        once_per,
+        allow_private: false,
+        workspace: None,
+        allow_loop: false,
+        breaker: BreakerConfig { failures: 0, open: Duration::from_secs(30), open_max: Duration::from_secs(600) },
+    };
+    match kind.as_deref().unwrap_or_default() {
+        "http" => {
+            read_requests(reader, &mut destination, None);
+            destination.workspace = reader.text("workspace");
+            destination.allow_loop = reader.truth("allow_loop");
+            destination.kind = DestinationKind::Http(Box::new(read_http(reader)));
+            if once_per.is_none() && reader.strict {
+                reader.context.warn(format!(
+                    "{}: no once_per: a lead that is enriched again is sent again; say for example once_per = \"30d\"",
+                    reader.path()
+                ));
+            }
+        }
+        "slack" => {
+            // Slack takes one message per second and webhook.
+            read_requests(reader, &mut destination, Some(Rate { per_second: 1.0, burst: 1 }));
+            destination.kind = DestinationKind::Slack(read_slack(reader));
+        }
+        _ => {}
+    }
+    destination
+}
+
+fn read_kind(reader: &Reader<'_>) -> Option<String> {
+    if reader.written("kind").is_some_and(|written| written.meant == "clay") {
+        reader.wrong("kind", "\"clay\" is not supported yet by this version (known: http, slack, log)");
+        return None;
+    }
+    reader.choice("kind")
+}
+
+/// What every kind that makes requests has.
+fn read_requests(reader: &Reader<'_>, destination: &mut Destination, default_rate: Option<Rate>) {
+    destination.concurrency = reader.integer("concurrency");
+    destination.timeout = reader.duration("timeout").unwrap_or_default();
+    destination.connect_timeout = reader.duration("connect_timeout").unwrap_or_default();
+    destination.retries = reader.durations("retries");
+    destination.allow_private = reader.truth("allow_private");
+    destination.breaker = read_breaker(&reader.table("breaker"));
+    let burst: u32 = reader.integer("burst");
+    destination.rate = reader.rate("rate").or(default_rate);
+    match &mut destination.rate {
+        Some(rate) if burst > 0 => rate.burst = burst,
+        None if burst > 0 => reader.wrong("burst", "has no meaning without rate: add rate, for example \"10/s\""),
+        _ => {}
+    }
+    if destination.connect_timeout > destination.timeout && reader.has("connect_timeout") {
+        reader.wrong("connect_timeout", "is longer than timeout: lower it or raise timeout");
+    }
+    destination.connect_timeout = destination.connect_timeout.min(destination.timeout);
+    if destination.retries.len() > RETRIES_MAX {
+        reader.wrong("retries", format!("has more than {RETRIES_MAX} entries"));
+    }
+}
+
+fn read_breaker(reader: &Reader<'_>) -> BreakerConfig {
+    let breaker = BreakerConfig {
+        failures: reader.integer("failures"),
+        open: reader.duration("open").unwrap_or_default(),
+        open_max: reader.duration("open_max").unwrap_or_default(),
+    };
+    if breaker.open > breaker.open_max {
+        reader.wrong("open", "is longer than open_max: lower it or raise open_max");
+    }
+    breaker
+}
+
+fn read_slack(reader: &Reader<'_>) -> SlackDestination {
+    if !reader.has("url") {
+        reader.wrong("url", "is missing: the incoming webhook's URL, for example \"${SLACK_WEBHOOK_URL}\"");
+    }
+    let url = reader.secret("url").unwrap_or_default();
+    if url.expose_secret().contains("{{") {
+        reader.wrong("url", "is not a template in a slack destination");
+    } else {
+        check_url(reader, "url", &url);
+    }
+    SlackDestination { url, text: reader.text("text") }
 }

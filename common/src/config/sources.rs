@@ -1,9 +1,15 @@
 //! `[sources.<name>]`: who may send callbacks, and how that is proven.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use time::OffsetDateTime;
+
+use super::read::Reader;
+use super::schema::{Key, Kind, Preset, Section};
+use super::tree::Origin;
+use super::values::{check_name, check_pointer, parse_header_name};
 
 /// One source.
 #[derive(Clone, Debug)]
@@ -12,7 +18,7 @@ pub struct Source {
     pub name: String,
     /// The path it listens on, starting with `/`.
     pub path: String,
-    /// The verifications; any one suffices. Never empty.
+    /// The verifications; any one suffices. Empty only in processes that receive nothing (then nothing passes).
     pub verify: Vec<Verification>,
     /// How its callbacks are recognised.
     pub idempotency: IdempotencyConfig,
@@ -81,4 +87,242 @@ pub enum Changed {
     Record,
     /// Refused with 409 and kept in quarantine.
     Conflict,
+}
+
+/// The header that a Clay column sends its secret in.
+const HEADER: &str = "X-Clay-Signature";
+
+pub(super) static SOURCE: Section = Section {
+    title: "[sources.<name>]",
+    doc: "Who may send callbacks. Without any source there is one: `clay` on `/api/clay/enriched`. The name `admin` is \
+          taken.",
+    keys: &[
+        Key::new("path", Kind::Text, Preset::Required, "The path it listens on, unique. Not below `/v1`."),
+        Key::new(
+            "verify",
+            Kind::TableOrTables(&VERIFY),
+            Preset::Said("the token `secrets/<name>` of the data folder"),
+            "How a callback is proven; of several any one suffices. Left out: the header `X-Clay-Signature` has to hold \
+             the secret in `secrets/<name>` of the data folder, which `claygate up` and `claygate init` make (for `clay`: \
+             of the variable `CLAY_WEBHOOK_SECRET`, where that is set).",
+        ),
+        Key::new("idempotency", Kind::Table(&IDEMPOTENCY), Preset::Said(""), ""),
+        Key::new(
+            "fields",
+            Kind::TextTable,
+            Preset::Said("none"),
+            "JSON pointers of lead fields whose names differ, for example `email = \"/Work Email\"`.",
+        ),
+        Key::new(
+            "max_body",
+            Kind::Size { min: 1_000, max: 64 << 20 },
+            Preset::Said("`ingest.max_body`"),
+            "Largest body of this source.",
+        ),
+    ],
+};
+
+const WITH_SECRETS: &[&str] = &["token", "hmac-sha256", "standard-webhooks", "signed-url"];
+
+pub(super) static VERIFY: Section = Section {
+    title: "[sources.<name>.verify]",
+    doc: "One table, or a list of them (`verify = [{ … }, { … }]`).",
+    keys: &[
+        Key::new(
+            "kind",
+            Kind::OneOf(&["token", "hmac-sha256", "standard-webhooks", "signed-url", "none"]),
+            Preset::Required,
+            "`token`: a static secret in a header, which is what a Clay column can send. `hmac-sha256`: a signature of \
+             the raw body as hex, `sha256=<hex>` or base64. `standard-webhooks`: `webhook-id`, `-timestamp` and \
+             `-signature`; secrets are `whsec_<base64>`. `signed-url`: a callback URL that claygate signed. `none`: \
+             anyone may send; warns at every start.",
+        ),
+        Key::new("header", Kind::Text, Preset::Is(HEADER), "The header that holds the secret or the signature.")
+            .only(&["token", "hmac-sha256"]),
+        Key::new("secrets", Kind::Secrets, Preset::Required, "The secrets that are accepted.").only(WITH_SECRETS),
+    ],
+};
+
+pub(super) static IDEMPOTENCY: Section = Section {
+    title: "[sources.<name>.idempotency]",
+    doc: "How a callback that comes again is recognised. An `Idempotency-Key` or `webhook-id` header comes first, then \
+          the pointers, then the content of the body.",
+    keys: &[
+        Key::new(
+            "pointers",
+            Kind::Texts,
+            Preset::Said("none"),
+            "JSON pointers whose values, all of them together, are the key, for example `[\"/claygate_id\"]`.",
+        ),
+        Key::new(
+            "changed",
+            Kind::OneOf(&["accept", "record", "conflict"]),
+            Preset::Is("accept"),
+            "What a changed body under the same explicit key means. `accept`: the next revision, delivered again. \
+             `record`: stored, not delivered. `conflict`: answered 409, kept in quarantine.",
+        ),
+    ],
+};
+
+/// Reads one source; `data` holds the secrets that claygate makes itself.
+pub(super) fn read_source(name: &str, reader: &Reader<'_>, data: &Path) -> Source {
+    reader.check_keys(None);
+    if let Err(what) = check_name(name) {
+        reader.context.problem(reader.path(), String::new(), format!("\"{name}\" {what}"));
+    } else if name == "admin" {
+        // Its secret would be the console's token.
+        reader.context.problem(reader.path(), String::new(), "the name `admin` is taken: choose another");
+    }
+    let path = reader.parsed("path", |text| check_path(text).map(|()| text.to_owned())).unwrap_or_default();
+    let verify = if reader.has("verify") {
+        reader.tables("verify").iter().map(|one| read_verification(name, one)).collect()
+    } else {
+        vec![read_default_verification(name, reader, data)]
+    };
+    if verify.is_empty() {
+        reader.wrong("verify", "is empty: name a verification, or kind = \"none\" if anyone may send");
+    }
+    Source {
+        name: name.to_owned(),
+        path,
+        verify: if reader.strict { verify } else { Vec::new() },
+        idempotency: read_idempotency(&reader.table("idempotency")),
+        fields: read_fields(reader),
+        max_body_bytes: reader.size("max_body").map(|bytes| bytes as usize),
+    }
+}
+
+/// Paths stand in a router's pattern and in URLs that people paste: plain characters only.
+fn check_path(path: &str) -> Result<(), String> {
+    let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/".contains(&b));
+    let segments_are_real = path.split('/').skip(1).all(|segment| !matches!(segment, "" | "." | ".."));
+    if !path.starts_with('/') || !plain || !segments_are_real || path.len() > 256 {
+        return Err("is not a usable path: start with /, then segments of a-z, 0-9, -, ., _ or ~, for example \
+                    \"/api/clay/enriched\""
+            .to_owned());
+    }
+    if path == "/v1" || path.starts_with("/v1/") {
+        return Err("is taken: /v1 belongs to claygate's own interface (/v1/rows/…)".to_owned());
+    }
+    Ok(())
+}
+
+fn read_verification(source: &str, reader: &Reader<'_>) -> Verification {
+    let kind = reader.choice("kind");
+    reader.check_keys(kind.as_deref());
+    let Some(kind) = kind else { return Verification::None };
+    if kind == "none" {
+        if reader.strict {
+            reader.context.warn(format!(
+                "{}: kind = \"none\": anyone who knows the URL can send leads as `{source}`",
+                reader.path()
+            ));
+        }
+        return Verification::None;
+    }
+    let header = match kind.as_str() {
+        "token" | "hmac-sha256" => reader.parsed("header", parse_header_name).unwrap_or_default(),
+        _ => String::new(),
+    };
+    let secrets = reader.secrets("secrets");
+    check_secrets(reader, &kind, &secrets);
+    match kind.as_str() {
+        "token" => Verification::Token { header, secrets },
+        "hmac-sha256" => Verification::HmacSha256 { header, secrets },
+        "standard-webhooks" => Verification::StandardWebhooks { secrets },
+        _ => Verification::SignedUrl { secrets },
+    }
+}
+
+fn check_secrets(reader: &Reader<'_>, kind: &str, secrets: &[ActiveSecret]) {
+    for secret in secrets.iter().map(|secret| secret.value.expose_secret()).filter(|secret| !secret.is_empty()) {
+        if kind == "standard-webhooks" {
+            if !is_webhook_secret(secret) {
+                reader.wrong("secrets", "holds one that is not whsec_ and the base64 of at least 16 bytes");
+            }
+        } else if secret.len() < 16 {
+            reader.context.warn(format!("{}: a secret is shorter than 16 characters: use a longer one", reader.path()));
+        }
+    }
+}
+
+/// Whether `secret` is one of the Standard Webhooks: `whsec_` and the base64 of at least 16 bytes.
+pub(super) fn is_webhook_secret(secret: &str) -> bool {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    let decoded = secret.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
+    decoded.is_some_and(|bytes| bytes.len() >= 16)
+}
+
+fn read_default_verification(name: &str, reader: &Reader<'_>, data: &Path) -> Verification {
+    let variable = reader.context.environment.get("CLAY_WEBHOOK_SECRET").filter(|_| name == "clay");
+    let (value, from) = match variable.filter(|secret| !secret.trim().is_empty()) {
+        Some(secret) => (Some(secret.to_owned()), "${CLAY_WEBHOOK_SECRET}".to_owned()),
+        None => {
+            let file = data.join("secrets").join(name);
+            (read_made_secret(reader, &file), file.display().to_string())
+        }
+    };
+    let shown = serde_json::json!({ "kind": "token", "header": HEADER, "secrets": [format!("*** ({from})")] });
+    reader.note("verify", shown, &Origin::Default);
+    let secret = ActiveSecret { value: SecretString::from(value.unwrap_or_default()), expires_at: None };
+    Verification::Token { header: HEADER.to_ascii_lowercase(), secrets: vec![secret] }
+}
+
+fn read_made_secret(reader: &Reader<'_>, file: &Path) -> Option<String> {
+    if reader.strict && !file.exists() {
+        let file = file.display();
+        if reader.context.secrets_are_made {
+            reader.context.warn(format!("{}: `claygate up` will make the secret file {file}", reader.path()));
+            return None;
+        }
+        reader.wrong(
+            "verify",
+            format!("the secret file {file} does not exist: run `claygate init`, or say verify = {{ … }}"),
+        );
+        return None;
+    }
+    let secret = reader.read_secret("verify", file)?;
+    if secret.trim().is_empty() {
+        reader
+            .wrong("verify", format!("the secret file {} is empty: remove it and run `claygate init`", file.display()));
+        return None;
+    }
+    Some(secret)
+}
+
+fn read_idempotency(reader: &Reader<'_>) -> IdempotencyConfig {
+    let pointers = reader.parsed_list("pointers", |text| check_pointer(text).map(|()| text.to_owned()));
+    let changed = match reader.choice("changed").as_deref() {
+        Some("record") => Changed::Record,
+        Some("conflict") => Changed::Conflict,
+        _ => Changed::Accept,
+    };
+    IdempotencyConfig { pointers: pointers.unwrap_or_default(), changed }
+}
+
+fn read_fields(reader: &Reader<'_>) -> BTreeMap<String, String> {
+    let fields = reader.text_table("fields");
+    for (field, pointer) in &fields {
+        if let Err(what) = check_name(field) {
+            reader.wrong("fields", format!("\"{field}\" {what}"));
+        }
+        if let Err(what) = check_pointer(pointer) {
+            reader.wrong("fields", format!("{field}: \"{pointer}\" {what}"));
+        }
+    }
+    fields
+}
+
+impl Verification {
+    /// The kind as it is written in the file.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Token { .. } => "token",
+            Self::HmacSha256 { .. } => "hmac-sha256",
+            Self::StandardWebhooks { .. } => "standard-webhooks",
+            Self::SignedUrl { .. } => "signed-url",
+            Self::None => "none",
+        }
+    }
 }

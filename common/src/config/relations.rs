@@ -1,0 +1,101 @@
+//! What has to hold between settings. Each message says what to change.
+
+use std::collections::BTreeMap;
+
+use super::read::Context;
+use super::schema::nearest;
+use super::{Config, Role};
+
+pub(super) fn check(config: &Config, role: Role, context: &Context<'_>) {
+    let report = |path: &str, what: String| context.problem(path, String::new(), what);
+    check_database(config, role, &report);
+    check_ingest(config, role, &report);
+    check_paths(config, &report);
+    check_rules(config, role, context, &report);
+}
+
+type Report<'a> = &'a dyn Fn(&str, String);
+
+fn check_database(config: &Config, role: Role, report: Report<'_>) {
+    if config.database.url.is_none() && matches!(role, Role::Ingest | Role::Worker) {
+        report(
+            "database.url",
+            "is missing: only `claygate up` brings its own Postgres; set it here or as CLAYGATE_DATABASE__URL"
+                .to_owned(),
+        );
+    }
+    let (writers, connections) = (config.ingest.writers, config.database.max_connections as usize);
+    // Each writer holds its connection; repeats, the sweepers and the console need some too.
+    if matches!(role, Role::Up | Role::Ingest) && writers > 0 && connections > 0 && writers + 2 > connections {
+        report(
+            "database.max_connections",
+            format!(
+                "{connections} is too few for ingest.writers = {writers}: raise it to {} or lower writers",
+                writers + 2
+            ),
+        );
+    }
+}
+
+fn check_ingest(config: &Config, role: Role, report: Report<'_>) {
+    let largest = config.sources.values().filter_map(|source| source.max_body_bytes);
+    let largest = largest.chain([config.ingest.max_body_bytes]).max().unwrap_or_default();
+    let in_flight = config.ingest.limits.in_flight_bytes;
+    if in_flight > 0 && in_flight < largest {
+        report(
+            "ingest.limits.in_flight_bytes",
+            format!(
+                "{in_flight} bytes is below the largest max_body ({largest} bytes), which could then never be taken: raise it"
+            ),
+        );
+    }
+    let (ingest, admin) = (config.ingest.listen, config.admin.listen);
+    if role == Role::Up && ingest.port() != 0 && ingest.port() == admin.port() && ingest.ip() == admin.ip() {
+        report("admin.listen", format!("is the address of ingest.listen ({admin}): give it another port"));
+    }
+}
+
+fn check_paths(config: &Config, report: Report<'_>) {
+    let mut paths: BTreeMap<&str, &str> = BTreeMap::new();
+    for source in config.sources.values().filter(|source| !source.path.is_empty()) {
+        if let Some(other) = paths.insert(&source.path, &source.name) {
+            report(
+                &format!("sources.{}.path", source.name),
+                format!("\"{}\" is the path of source `{other}` too: give each its own", source.path),
+            );
+        }
+    }
+}
+
+fn check_rules(config: &Config, role: Role, context: &Context<'_>, report: Report<'_>) {
+    for rule in &config.rules {
+        let path = format!("rules.{}", rule.name);
+        for name in rule.to.iter().filter(|name| !config.destinations.contains_key(*name)) {
+            report(&path, missing("destination", name, config.destinations.keys()));
+        }
+        for name in rule.source.iter().filter(|name| !config.sources.contains_key(*name)) {
+            report(&path, missing("source", name, config.sources.keys()));
+        }
+    }
+    if !matches!(role, Role::Up | Role::Worker) {
+        return;
+    }
+    if config.rules.is_empty() {
+        context.warn("rules: there is none, so every lead is skipped".to_owned());
+    }
+    for name in config.destinations.keys() {
+        if !config.rules.iter().any(|rule| rule.to.contains(name)) {
+            context.warn(format!("destinations.{name}: no rule sends anything here"));
+        }
+    }
+}
+
+fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {
+    match nearest(name, known.clone().map(String::as_str)) {
+        Some(near) => format!("there is no {what} \"{name}\"; did you mean \"{near}\"?"),
+        None => {
+            let known: Vec<&str> = known.map(String::as_str).collect();
+            format!("there is no {what} \"{name}\" (known: {})", known.join(", "))
+        }
+    }
+}
