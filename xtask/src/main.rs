@@ -1,2 +1,56 @@
-//! main
-fn main() {}
+//! The repository's own commands: `cargo xtask up` and `cargo xtask test`.
+//!
+//! Chores live here, in Rust, and nothing of the product does. Both commands prepare the machine first, so that a fresh
+//! clone on a fresh machine needs nothing else.
+#![allow(clippy::print_stdout, reason = "a command talks to whoever runs it")]
+
+mod machine;
+mod shell;
+mod test;
+mod up;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The repository's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sets up the machine, builds claygate and runs `claygate up` with the arguments that follow.
+    ///
+    /// Example: cargo xtask up --data /srv/claygate
+    Up {
+        /// For `claygate up`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Sets up the machine, checks format and lints, and runs every test against a Postgres of its own.
+    ///
+    /// Example: cargo xtask test -E 'package(embedded)'
+    Test {
+        /// For `cargo nextest run`, or for `cargo test` where nextest is not installed.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Up { arguments } => up::run(&arguments),
+        Command::Test { arguments } => test::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
