@@ -150,6 +150,11 @@ impl Cluster {
         &self.password
     }
 
+    /// Where that password is kept.
+    pub fn password_file(&self) -> PathBuf {
+        self.home.password_file()
+    }
+
     /// Its log file.
     pub fn log(&self) -> PathBuf {
         self.home.log()

@@ -13,6 +13,7 @@ pub mod routing;
 
 pub use connect::{ConnectSettings, Database};
 pub use migrate::{MigrateError, Migrated, binary_version, migrate, schema_fingerprint};
+pub use sqlx::postgres::PgSslMode;
 
 /// A database failure, sorted by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]

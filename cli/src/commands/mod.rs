@@ -1,0 +1,33 @@
+//! One file per subcommand. Each has `--help` with an example, and `--json` where it prints data.
+
+mod health;
+mod migrate;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::globals::Globals;
+
+/// The subcommands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Health(health::Health),
+    Migrate(migrate::Migrate),
+}
+
+impl Command {
+    /// Runs it to its end.
+    pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Health(command) => Box::pin(command.run(globals)).await,
+            Self::Migrate(command) => Box::pin(command.run(globals)).await,
+        }
+    }
+}
+
+/// Prints `value` as JSON, for `--json`.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! What every command shares: `--config`, `--data`, the configuration, and a way to the database.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use common::config::{Config, Environment, Locations, Role};
+use common::db::{ConnectSettings, Database, PgSslMode, migrate};
+use embedded::{Cluster, Home, Lock, Settings};
+
+use crate::run_file::{RunFile, RunningPostgres};
+
+/// How long a command waits for an `up` that is just starting, or for another command that uses the folder.
+const BUSY_LIMIT: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(100);
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Globals {
+    /// The configuration file [default: $CLAYGATE_CONFIG, else ./claygate.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data folder [default: $CLAYGATE_DATA, else claygate-data beside the file]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+impl Globals {
+    /// Where file and data folder are, by the options, the environment and the working folder.
+    pub(crate) fn locations(&self, environment: &Environment) -> anyhow::Result<Locations> {
+        Locations::of_process(self.config.as_deref(), self.data.as_deref(), environment)
+            .context("the working folder cannot be read")
+    }
+
+    /// The configuration for a process of `role`.
+    pub(crate) fn load(&self, role: Role) -> anyhow::Result<Config> {
+        let environment = Environment::from_process();
+        Ok(Config::load(role, &self.locations(&environment)?, &environment)?)
+    }
+
+    /// A way to the database: the one of `database.url`, of a running `up`, or an embedded one that runs until
+    /// [`OpenDatabase::close`].
+    pub(crate) async fn database(&self) -> anyhow::Result<OpenDatabase> {
+        OpenDatabase::open(&self.load(Role::Tool)?).await
+    }
+}
+
+/// A database that a command may use until it closes it.
+pub(crate) struct OpenDatabase {
+    database: Database,
+    /// The server that was started for this command alone.
+    own: Option<(Cluster, Lock)>,
+}
+
+impl OpenDatabase {
+    /// As [`Globals::database`], for a command that has the configuration already.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        if let Some(settings) = remote_settings(config)? {
+            return Ok(Self { database: Database::open(settings), own: None });
+        }
+        std::fs::create_dir_all(&config.data).with_context(|| format!("making {}", config.data.display()))?;
+        let deadline = Instant::now() + BUSY_LIMIT;
+        loop {
+            if let Some(postgres) = RunFile::of_live(&config.data)?.and_then(|run| run.postgres) {
+                let settings = running_settings(&postgres, config)?;
+                return Ok(Self { database: Database::open(settings), own: None });
+            }
+            match Lock::take(&config.data, "a claygate command") {
+                Ok(lock) => return Self::start(config, lock).await,
+                Err(embedded::Error::InUse { .. }) if Instant::now() < deadline => tokio::time::sleep(POLL_EVERY).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn start(config: &Config, lock: Lock) -> anyhow::Result<Self> {
+        let cluster = start_cluster(config).await?;
+        let settings = cluster_settings(&cluster, config);
+        migrate(&settings).await?;
+        Ok(Self { database: Database::open(settings), own: Some((cluster, lock)) })
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Closes the connections, and stops the server if this command started it.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        self.database.close().await;
+        match self.own {
+            Some((cluster, _lock)) => stop_cluster(cluster).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The settings of `database.url`; `None`: the embedded Postgres is meant.
+pub(crate) fn remote_settings(config: &Config) -> anyhow::Result<Option<ConnectSettings>> {
+    let database = &config.database;
+    let Some(url) = &database.url else { return Ok(None) };
+    Ok(Some(ConnectSettings::from_url(url, database.password.clone(), database.max_connections)?))
+}
+
+/// Starts the embedded Postgres of the data folder, whose lock the caller holds.
+pub(crate) async fn start_cluster(config: &Config) -> anyhow::Result<Cluster> {
+    let (data, port) = (config.data.clone(), config.database.port);
+    let start = move || Cluster::start(&Settings::durable(Home::of_data(&data)?, port));
+    Ok(tokio::task::spawn_blocking(start).await??)
+}
+
+/// Stops it, waiting until it has stopped.
+pub(crate) async fn stop_cluster(cluster: Cluster) -> anyhow::Result<()> {
+    Ok(tokio::task::spawn_blocking(move || cluster.stop()).await??)
+}
+
+/// How to connect to a server of our own: by its Unix socket.
+pub(crate) fn cluster_settings(cluster: &Cluster, config: &Config) -> ConnectSettings {
+    socket_settings(cluster.socket(), cluster.port(), cluster.password(), config)
+}
+
+fn running_settings(postgres: &RunningPostgres, config: &Config) -> anyhow::Result<ConnectSettings> {
+    let file = &postgres.password_file;
+    let password = std::fs::read_to_string(file).with_context(|| {
+        format!("reading {} (run this as the user who runs `claygate up`, or as root)", file.display())
+    })?;
+    Ok(socket_settings(&postgres.socket, postgres.port, &password, config))
+}
+
+fn socket_settings(socket: &Path, port: u16, password: &str, config: &Config) -> ConnectSettings {
+    ConnectSettings {
+        host: socket.to_string_lossy().into_owned(),
+        port,
+        user: embedded::USER.to_owned(),
+        password: Some(password.to_owned().into()),
+        database: embedded::DATABASE.to_owned(),
+        ssl_mode: PgSslMode::Disable,
+        ssl_root_cert: None,
+        max_connections: config.database.max_connections,
+    }
+}
