@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::http::{AUTH, STEP, check_url, read_http};
+use super::http::{AUTH, STEP, check_url, read_http, warn_of_private};
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
+use super::tree::Value;
 use super::values::check_name;
 
 /// One destination.
@@ -364,7 +365,11 @@ pub(super) fn read_destination(name: &str, reader: &Reader<'_>) -> Destination {
             read_requests(reader, &mut destination, None);
             destination.workspace = reader.text("workspace");
             destination.allow_loop = reader.truth("allow_loop");
-            destination.kind = DestinationKind::Http(Box::new(read_http(reader)));
+            let http = read_http(reader);
+            if !destination.allow_private {
+                warn_of_private(reader, http.steps.iter().map(|step| &step.url));
+            }
+            destination.kind = DestinationKind::Http(Box::new(http));
             if once_per.is_none() && reader.strict {
                 reader.context.warn(format!(
                     "{}: no once_per: a lead that is enriched again is sent again; say for example once_per = \"30d\"",
@@ -375,7 +380,11 @@ pub(super) fn read_destination(name: &str, reader: &Reader<'_>) -> Destination {
         "slack" => {
             // Slack takes one message per second and webhook.
             read_requests(reader, &mut destination, Some(Rate { per_second: 1.0, burst: 1 }));
-            destination.kind = DestinationKind::Slack(read_slack(reader));
+            let slack = read_slack(reader);
+            if !destination.allow_private {
+                warn_of_private(reader, std::iter::once(&slack.url));
+            }
+            destination.kind = DestinationKind::Slack(slack);
         }
         _ => {}
     }
@@ -383,7 +392,7 @@ pub(super) fn read_destination(name: &str, reader: &Reader<'_>) -> Destination {
 }
 
 fn read_kind(reader: &Reader<'_>) -> Option<String> {
-    if reader.written("kind").is_some_and(|written| written.meant == "clay") {
+    if matches!(reader.node("kind").map(|node| &node.value), Some(Value::Text(kind)) if kind == "clay") {
         reader.wrong("kind", "\"clay\" is not supported yet by this version (known: http, slack, log)");
         return None;
     }

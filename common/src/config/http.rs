@@ -9,7 +9,6 @@ use url::{Host, Url};
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
 use super::sources::is_webhook_secret;
-use super::tree::Value;
 use super::values::{check_name, check_pointer, parse_header_name};
 use super::{Auth, Body, HttpDestination, StatusSet, Step};
 
@@ -206,18 +205,19 @@ pub(super) fn check_url(reader: &Reader<'_>, name: &str, url: &SecretString) {
     if !parsed.username().is_empty() || parsed.password().is_some() {
         reader.wrong(name, "holds a user name or password: give them as auth = { kind = \"basic\", … }");
     }
-    let is_local = is_local(&parsed);
-    if parsed.scheme() == "http" && !is_local {
-        reader
-            .context
-            .warn(format!("{}: plain http: leads and tokens can be read on the way; use https", reader.path_of(name)));
+    reader.show_as(name, format!("{}/***", parsed.origin().ascii_serialization()));
+    if parsed.scheme() == "http" && !is_local(&parsed) {
+        let path = reader.path_of(name);
+        reader.context.warn(format!("{path}: plain http: leads and tokens can be read on the way; use https"));
     }
-    let allows_private = matches!(reader.node("allow_private").map(|node| &node.value), Some(Value::Bool(true)));
-    if is_local && !allows_private && !reader.path().ends_with(']') {
-        reader.context.warn(format!(
-            "{}: a private address, which is refused without allow_private = true",
-            reader.path_of(name)
-        ));
+}
+
+/// Warns of a URL that will always be refused.
+pub(super) fn warn_of_private<'u>(reader: &Reader<'_>, mut urls: impl Iterator<Item = &'u SecretString>) {
+    let is_private = |url: &SecretString| Url::parse(url.expose_secret()).is_ok_and(|url| is_local(&url));
+    if urls.any(is_private) {
+        let path = reader.path_of("url");
+        reader.context.warn(format!("{path}: a private address, which is refused without allow_private = true"));
     }
 }
 

@@ -13,6 +13,8 @@ mod locations;
 mod made_secrets;
 mod operations;
 mod overrides;
+#[cfg(test)]
+mod problem_tests;
 mod problems;
 mod read;
 mod read_lists;
@@ -21,6 +23,7 @@ mod reference;
 mod relations;
 mod rules;
 mod schema;
+mod show;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,7 @@ pub use operations::{
 pub use problems::{ConfigError, Problem};
 pub use reference::page as reference_page;
 pub use rules::RuleConfig;
+pub use show::to_toml;
 pub use sources::{ActiveSecret, Changed, IdempotencyConfig, Source, Verification};
 pub use tree::Origin;
 

@@ -327,6 +327,7 @@ fn read_database_url(
         // Fails only for URLs without a host, which were refused above.
         let _ = url.set_password(None);
     }
+    reader.show_as("url", url.to_string());
     Some(url)
 }
 

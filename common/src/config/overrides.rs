@@ -35,7 +35,7 @@ pub(super) fn apply(tree: &mut Table, root: &'static Section, environment: &Envi
                 format!("could mean {} or {}: rename one of them", target.path.join("."), other.path.join(".")),
             )),
             Some([]) => {}
-            Some([target]) if !target.key.kind.is_scalar() && !target.is_file => problems.push(problem(
+            Some([target]) if !target.is_settable() => problems.push(problem(
                 &target.path,
                 format!(
                     "{} cannot be set by a variable: write it into the file, where a string may be \"${{VARIABLE}}\"",
@@ -57,6 +57,13 @@ struct Target {
     key: &'static Key,
     /// The variable names the file of a secret.
     is_file: bool,
+}
+
+impl Target {
+    /// Whether a variable can hold it. What is not supported yet is refused where it is read.
+    fn is_settable(&self) -> bool {
+        self.is_file || self.key.kind.is_scalar() || matches!(self.key.kind, Kind::NotYet(_))
+    }
 }
 
 type Targets = BTreeMap<String, Vec<Target>>;
@@ -99,11 +106,16 @@ fn insert(targets: &mut Targets, path: &[String], key: &'static Key, is_file: bo
 }
 
 fn unknown(variable: &str, targets: &Targets) -> String {
-    let known = targets.keys().map(String::as_str).chain(RESERVED);
-    match nearest(variable, known) {
-        Some(name) => format!("unknown variable; did you mean {name}?"),
+    // Compared without the prefix, which every name shares and which would make anything look alike.
+    let known = targets.keys().map(String::as_str).chain(RESERVED).map(without_prefix);
+    match nearest(without_prefix(variable), known) {
+        Some(name) => format!("unknown variable; did you mean {PREFIX}{name}?"),
         None => "unknown variable".to_owned(),
     }
+}
+
+fn without_prefix(variable: &str) -> &str {
+    variable.strip_prefix(PREFIX).unwrap_or(variable)
 }
 
 fn put(tree: &mut Table, target: &Target, variable: &str, value: &str) {

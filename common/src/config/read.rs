@@ -60,6 +60,8 @@ impl<'a> Context<'a> {
 pub(super) struct Reader<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) strict: bool,
+    /// Notes nothing for `config show`: whoever holds this section already did.
+    quiet: bool,
     section: &'static Section,
     table: Option<&'a Table>,
     path: String,
@@ -82,12 +84,18 @@ impl<'a> Reader<'a> {
         path: impl Into<String>,
         strict: bool,
     ) -> Self {
-        Self { context, strict, section, table, path: path.into() }
+        Self { context, strict, quiet: false, section, table, path: path.into() }
     }
 
     /// The same section of a process that uses it, or does not.
     pub(super) fn with_strict(mut self, strict: bool) -> Self {
         self.strict = strict;
+        self
+    }
+
+    /// The same section without notes.
+    pub(super) fn quietly(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -114,12 +122,24 @@ impl<'a> Reader<'a> {
 
     /// Notes a value for `config show`.
     pub(super) fn note(&self, name: &str, shown: Json, origin: &Origin) {
+        if self.quiet {
+            return;
+        }
         self.context.settings.borrow_mut().push(Setting {
             section: self.path.clone(),
             key: name.to_owned(),
             shown,
             origin: origin.clone(),
         });
+    }
+
+    /// Shows more of a secret than `***`, once it is known what may be seen.
+    pub(super) fn show_as(&self, name: &str, shown: String) {
+        let mut settings = self.context.settings.borrow_mut();
+        if let Some(setting) = settings.iter_mut().rfind(|setting| setting.section == self.path && setting.key == name)
+        {
+            setting.shown = Json::from(shown);
+        }
     }
 
     /// Reports unknown keys, keys that this version cannot do, and keys without a meaning for `kind`.
@@ -146,15 +166,16 @@ impl<'a> Reader<'a> {
     }
 
     fn unknown(&self, written: &str) -> String {
-        let files: Vec<String> =
-            self.section.keys.iter().filter(|key| key.takes_file()).map(|key| format!("{}_file", key.name)).collect();
-        let known = self.section.keys.iter().map(|key| key.name).chain(files.iter().map(String::as_str));
-        match nearest(written, known) {
-            Some(near) => format!("unknown key; did you mean `{near}`?"),
-            None => {
-                let names: Vec<&str> = self.section.keys.iter().map(|key| key.name).collect();
-                format!("unknown key (known: {})", names.join(", "))
+        let mut known: Vec<String> = Vec::new();
+        for key in self.section.keys.iter().filter(|key| !matches!(key.kind, Kind::NotYet(_))) {
+            known.push(key.name.to_owned());
+            if key.takes_file() {
+                known.push(format!("{}_file", key.name));
             }
+        }
+        match nearest(written, known.iter().map(String::as_str)) {
+            Some(near) => format!("unknown key; did you mean `{near}`?"),
+            None => format!("unknown key (known: {})", known.join(", ")),
         }
     }
 

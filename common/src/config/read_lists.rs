@@ -35,8 +35,13 @@ impl<'a> Reader<'a> {
                 None
             }
             Value::List(nodes) => {
-                let shown =
-                    if key.takes_file() { vec![Json::from("***"); nodes.len()].into() } else { node.value.to_json() };
+                let hide = |node: &Node| match &node.value {
+                    Value::Table(table) => {
+                        Json::Object(table.iter().map(|(key, node)| (key.clone(), show(key, node))).collect())
+                    }
+                    _ => Json::from("***"),
+                };
+                let shown = if key.takes_file() { nodes.iter().map(hide).collect() } else { node.value.to_json() };
                 self.note(name, shown, &node.origin);
                 Some(nodes)
             }
@@ -233,5 +238,13 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+}
+
+/// A value in a secret's table: what is no secret may be seen.
+fn show(key: &str, node: &Node) -> Json {
+    match key {
+        "expires" | "value_file" => node.value.to_json(),
+        _ => Json::from("***"),
     }
 }

@@ -32,7 +32,7 @@ impl<'a> Reader<'a> {
     /// A secret, from `<name>` or `<name>_file`; never empty in a section that the process uses, always empty in
     /// another.
     pub(super) fn secret(&self, name: &'static str) -> Option<SecretString> {
-        let key = self.key(name)?;
+        self.key(name)?;
         let file_key = format!("{name}_file");
         let found = match (self.node(name), self.node(&file_key)) {
             (None, Some(node)) => self.secret_of_file(&file_key, node),
@@ -44,7 +44,6 @@ impl<'a> Reader<'a> {
                 written.map(|written| written.meant)
             }
         };
-        let _ = key;
         Some(self.checked(name, found))
     }
 
@@ -71,7 +70,7 @@ impl<'a> Reader<'a> {
             }
             Value::Table(table) => {
                 let path = format!("{}[{at}]", self.path_of(name));
-                let entry = Reader::new(self.context, &ENTRY, Some(table), path, self.strict);
+                let entry = Reader::new(self.context, &ENTRY, Some(table), path, self.strict).quietly();
                 entry.check_keys(None);
                 let value = entry.secret("value").unwrap_or_default();
                 Some(ActiveSecret { value, expires_at: entry.expiry() })

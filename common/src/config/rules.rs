@@ -2,6 +2,7 @@
 
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
+use super::tree::Value;
 use super::values::check_name;
 
 /// One `[[rules]]` entry.
@@ -54,9 +55,10 @@ pub(super) fn read_rule(reader: &Reader<'_>, names: &mut Vec<String>) -> RuleCon
         source: reader.texts("source"),
         stop: reader.truth("stop"),
     };
-    if rule.to.is_empty() && !rule.stop && !reader.has("to") {
+    if !rule.stop && !reader.has("to") {
         reader.wrong("to", "is missing: name a destination, or set stop = true to end the evaluation here");
-    } else if rule.to.is_empty() && !rule.stop {
+    } else if !rule.stop && matches!(reader.node("to").map(|node| &node.value), Some(Value::List(to)) if to.is_empty())
+    {
         reader
             .wrong("to", "is empty and stop is false, so the rule does nothing: name a destination or set stop = true");
     }

@@ -167,17 +167,15 @@ pub(super) static IDEMPOTENCY: Section = Section {
 /// Reads one source; `data` holds the secrets that claygate makes itself.
 pub(super) fn read_source(name: &str, reader: &Reader<'_>, data: &Path) -> Source {
     reader.check_keys(None);
-    if let Err(what) = check_name(name) {
-        reader.context.problem(reader.path(), String::new(), format!("\"{name}\" {what}"));
-    } else if name == "admin" {
-        // Its secret would be the console's token.
-        reader.context.problem(reader.path(), String::new(), "the name `admin` is taken: choose another");
-    }
     let path = reader.parsed("path", |text| check_path(text).map(|()| text.to_owned())).unwrap_or_default();
     let verify = if reader.has("verify") {
+        check_source_name(name, reader);
         reader.tables("verify").iter().map(|one| read_verification(name, one)).collect()
-    } else {
+    } else if check_source_name(name, reader) {
         vec![read_default_verification(name, reader, data)]
+    } else {
+        // No secret of an unusable name is looked for.
+        vec![Verification::None]
     };
     if verify.is_empty() {
         reader.wrong("verify", "is empty: name a verification, or kind = \"none\" if anyone may send");
@@ -190,6 +188,15 @@ pub(super) fn read_source(name: &str, reader: &Reader<'_>, data: &Path) -> Sourc
         fields: read_fields(reader),
         max_body_bytes: reader.size("max_body").map(|bytes| bytes as usize),
     }
+}
+
+fn check_source_name(name: &str, reader: &Reader<'_>) -> bool {
+    let checked = match name {
+        // Its secret would be the console's token.
+        "admin" => Err("is a taken name: choose another".to_owned()),
+        _ => check_name(name),
+    };
+    checked.map_err(|what| reader.context.problem(reader.path(), String::new(), format!("\"{name}\" {what}"))).is_ok()
 }
 
 /// Paths stand in a router's pattern and in URLs that people paste: plain characters only.

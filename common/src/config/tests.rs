@@ -1,25 +1,158 @@
-//! Whole configurations: what they come to, and what is said about those that cannot be used.
+//! Whole configurations and what they come to. What is said about those that cannot be used stands in `problem_tests`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
+
+use super::schema::{Kind, Section};
+use super::tree::{Node, Table, Value};
 use super::*;
 
-fn environment(variables: &[(&str, &str)]) -> Environment {
+/// Documents that together say every key of every section.
+pub(super) const EVERY_KEY: [&str; 3] = [
+    r#"
+[database]
+url = "postgres://me@db.example.com/claygate"
+password = "${PG_PASSWORD}"
+max_connections = 20
+[ingest]
+listen = "0.0.0.0:8080"
+public_url = "https://leads.example.com"
+max_body = "2MiB"
+writers = 3
+threads = 4
+[ingest.limits]
+in_flight = 10
+in_flight_bytes = "4MiB"
+headers = 32
+header_timeout = "5s"
+body_timeout = "6s"
+commit_timeout = "700ms"
+[spool]
+dir = "spool-here"
+max_bytes = "2GiB"
+[worker]
+concurrency = 2
+drain = "5s"
+sweep_every = "2m"
+rescue_every = "3s"
+[admin]
+listen = "0.0.0.0:8081"
+token = "admin-token-of-the-console"
+[telemetry]
+log = "info,worker=debug"
+[sources.clay]
+path = "/api/clay/enriched"
+verify = { kind = "token", header = "X-Other", secrets = ["${CLAY_SECRET}"] }
+idempotency = { pointers = ["/claygate_id"], changed = "record" }
+fields = { email = "/Work Email" }
+max_body = "1MiB"
+[sources.website-form]
+path = "/forms"
+verify = [
+  { kind = "hmac-sha256", header = "X-Signature", secrets = ["${FORM_SECRET}"] },
+  { kind = "standard-webhooks", secrets = ["whsec_MDEyMzQ1Njc4OWFiY2RlZg=="] },
+  { kind = "signed-url", secrets = [{ value = "signed-url-secret", expires = "2030-01-31T00:00:00Z" }] },
+]
+[destinations.crm]
+kind = "http"
+url = "https://crm.example.com/leads?key=${CRM_TOKEN}"
+method = "PUT"
+headers = { X-Team = "sales-${TEAM}" }
+auth = { kind = "bearer", token = "${CRM_TOKEN}" }
+body = { email = "{{ lead.email }}", nested = [{ score = "{{ lead.icp_score }}", fixed = 3, yes = true }] }
+success = [409, "301-303"]
+terminal = [402]
+signing_secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="
+once_per = "30d"
+concurrency = 3
+rate = "300/m"
+burst = 7
+timeout = "10s"
+connect_timeout = "2s"
+retries = ["5s", "1m"]
+allow_private = true
+workspace = "acme"
+allow_loop = true
+breaker = { failures = 3, open = "10s", open_max = "1m" }
+[destinations.alerts]
+kind = "slack"
+url = "${SLACK_URL}"
+text = "{{ lead.email }}"
+once_per = "1d"
+[[rules]]
+name = "hot"
+when = "lead.icp_score >= 80"
+to = ["crm", "alerts", "steps", "text"]
+source = ["clay"]
+stop = true
+[destinations.steps]
+kind = "http"
+once_per = "1d"
+auth = { kind = "basic", username = "me", password = "password-of-mine" }
+[[destinations.steps.steps]]
+url = "https://example.com/find"
+method = "GET"
+headers = { accept = "application/json" }
+capture = { id = "/data/id" }
+[[destinations.steps.steps]]
+url = "https://example.com/{{ captured.id }}"
+body = { id = "{{ captured.id }}" }
+[[destinations.steps.steps]]
+url = "https://example.com/log"
+body_text = "{{ lead.email }}"
+content_type = "text/csv"
+[destinations.text]
+kind = "http"
+url = "https://example.com/text"
+once_per = "1d"
+auth = { kind = "header", name = "X-Key", value = "key-of-mine" }
+body_text = "{{ lead.email }}"
+content_type = "text/csv"
+"#,
+    "[database]\nport = 5433\n[sources]\n[[rules]]\nname = \"none\"\nwhen = \"true\"\nstop = true",
+    "",
+];
+
+pub(super) fn environment(variables: &[(&str, &str)]) -> Environment {
     variables.iter().copied().collect()
 }
 
-fn clay_secret() -> Environment {
-    environment(&[("CLAY_WEBHOOK_SECRET", "0123456789abcdef")])
+/// Everything that [`EVERY_KEY`] needs.
+pub(super) fn full_environment() -> Environment {
+    environment(&[
+        ("PG_PASSWORD", "pg-secret"),
+        ("CLAY_SECRET", "clay-secret-0123456789"),
+        ("CLAY_WEBHOOK_SECRET", "webhook-secret-0123456789"),
+        ("FORM_SECRET", "form-secret-0123456789"),
+        ("CRM_TOKEN", "crm-secret"),
+        ("TEAM", "team-secret"),
+        ("SLACK_URL", "https://hooks.slack.example.com/services/slack-secret"),
+    ])
+}
+
+fn up(text: &str, variables: &[(&str, &str)]) -> Config {
+    let variables = [("CLAY_WEBHOOK_SECRET", "webhook-secret-0123456789")].iter().chain(variables).copied();
+    Config::from_toml(Role::Up, text, &variables.collect()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn expose(secret: &SecretString) -> &str {
+    secret.expose_secret()
 }
 
 #[test]
 fn without_a_file_the_built_in_settings_hold() {
     let folder = tempfile::tempdir().unwrap();
-    let locations = Locations::resolve(None, None, &Environment::default(), folder.path());
-    let config = Config::load(Role::Up, &locations, &clay_secret()).unwrap();
+    let environment = environment(&[("CLAY_WEBHOOK_SECRET", "0123456789abcdef")]);
+    let locations = Locations::resolve(None, None, &environment, folder.path());
+    let config = Config::load(Role::Up, &locations, &environment).unwrap();
 
     assert_eq!(config.data, folder.path().join("claygate-data"));
+    assert_eq!(config.spool.dir, folder.path().join("claygate-data/spool"));
     assert_eq!(config.ingest.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.ingest.max_body_bytes, 1 << 20);
     assert_eq!(config.sources["clay"].path, "/api/clay/enriched");
@@ -28,9 +161,324 @@ fn without_a_file_the_built_in_settings_hold() {
         assert!(matches!(destination.kind, DestinationKind::Log));
         assert_eq!(destination.once_per, Some(Duration::from_secs(30 * 86_400)));
     }
-    assert_eq!(
-        config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
-        ["alerts", "outreach", "nurture"]
-    );
+    let to: Vec<_> = config.rules.iter().flat_map(|rule| &rule.to).collect();
+    assert!(["alerts", "outreach", "nurture"].iter().all(|name| to.contains(&&(*name).to_owned())), "{to:?}");
     assert_eq!(config.warnings, [] as [&str; 0]);
+}
+
+#[test]
+fn without_a_file_the_well_known_variables_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = environment(&[
+        ("CLAY_WEBHOOK_SECRET", "0123456789abcdef"),
+        ("SLACK_WEBHOOK_URL", "https://hooks.slack.example.com/x"),
+        ("ZAPIER_WEBHOOK_URL", "https://hooks.zapier.example.com/y"),
+    ]);
+    let locations = Locations::resolve(None, None, &environment, folder.path());
+    let config = Config::load(Role::Up, &locations, &environment).unwrap();
+
+    let DestinationKind::Slack(slack) = &config.destinations["alerts"].kind else { panic!("no slack") };
+    assert_eq!(expose(&slack.url), "https://hooks.slack.example.com/x");
+    let DestinationKind::Http(zapier) = &config.destinations["zapier"].kind else { panic!("no http") };
+    assert_eq!(expose(&zapier.steps[0].url), "https://hooks.zapier.example.com/y");
+    assert_eq!(config.destinations["zapier"].once_per, Some(Duration::from_secs(30 * 86_400)));
+    assert!(config.rules.iter().any(|rule| rule.to == ["zapier"]));
+
+    let with_file = Config::from_toml(Role::Up, "", &environment).unwrap();
+    assert!(matches!(with_file.destinations["alerts"].kind, DestinationKind::Log));
+    assert!(!with_file.destinations.contains_key("zapier"));
+}
+
+#[test]
+fn own_rules_replace_the_built_in_ones_and_their_destinations() {
+    let config = up("[[rules]]\nname = \"a\"\nwhen = \"true\"\nto = [\"x\"]\n[destinations.x]\nkind = \"log\"", &[]);
+    assert_eq!(config.rules.len(), 1);
+    assert_eq!(config.destinations.keys().collect::<Vec<_>>(), ["x"]);
+
+    let config = up("[destinations.outreach]\nkind = \"http\"\nurl = \"https://example.com\"\nonce_per = \"1d\"", &[]);
+    assert!(matches!(config.destinations["outreach"].kind, DestinationKind::Http(_)));
+    assert!(matches!(config.destinations["nurture"].kind, DestinationKind::Log));
+}
+
+#[test]
+fn every_key_reaches_the_configuration() {
+    let config = Config::from_toml(Role::Up, EVERY_KEY[0], &full_environment()).unwrap();
+    assert_eq!(config.database.url.unwrap().as_str(), "postgres://me@db.example.com/claygate");
+    assert_eq!(config.database.password.as_ref().map(expose), Some("pg-secret"));
+    assert_eq!(config.ingest.limits.commit_timeout, Duration::from_millis(700));
+    assert!(config.spool.dir.is_absolute() && config.spool.dir.ends_with("spool-here"));
+    assert_eq!(config.admin.token.as_ref().map(expose), Some("admin-token-of-the-console"));
+
+    let Verification::Token { header, secrets } = &config.sources["clay"].verify[0] else { panic!("no token") };
+    assert_eq!((header.as_str(), expose(&secrets[0].value)), ("x-other", "clay-secret-0123456789"));
+    let form = &config.sources["website-form"];
+    assert_eq!(
+        form.verify.iter().map(Verification::kind).collect::<Vec<_>>(),
+        ["hmac-sha256", "standard-webhooks", "signed-url"]
+    );
+    let Verification::SignedUrl { secrets } = &form.verify[2] else { panic!("no signed-url") };
+    assert_eq!(secrets[0].expires_at.unwrap().year(), 2030);
+
+    let crm = &config.destinations["crm"];
+    assert_eq!(crm.rate, Some(Rate { per_second: 5.0, burst: 7 }));
+    assert_eq!(crm.retries, [Duration::from_secs(5), Duration::from_secs(60)]);
+    let DestinationKind::Http(http) = &crm.kind else { panic!("no http") };
+    assert_eq!(expose(&http.steps[0].url), "https://crm.example.com/leads?key=crm-secret");
+    assert_eq!(expose(&http.steps[0].headers["x-team"]), "sales-team-secret");
+    assert!(http.success.contains(409) && http.success.contains(302) && http.terminal.contains(402));
+    let body = serde_json::json!({
+        "email": "{{ lead.email }}",
+        "nested": [{ "score": "{{ lead.icp_score }}", "fixed": 3, "yes": true }],
+    });
+    assert_eq!(http.steps[0].body, Body::Json(body));
+
+    let DestinationKind::Http(steps) = &config.destinations["steps"].kind else { panic!("no http") };
+    assert_eq!(steps.steps.len(), 3);
+    assert_eq!((&steps.steps[0].body, steps.steps[0].capture["id"].as_str()), (&Body::Empty, "/data/id"));
+    assert_eq!(config.destinations["alerts"].rate, Some(Rate { per_second: 1.0, burst: 1 }));
+}
+
+#[test]
+fn the_tables_name_exactly_the_keys_that_are_read() {
+    let environment = full_environment();
+    let mut asked = BTreeSet::new();
+    for text in EVERY_KEY {
+        let mut tree = build_tree(Some(text), &environment).unwrap();
+        overrides::apply(&mut tree, &ROOT, &environment);
+        let context = Context::new(&environment, Path::new("/"), false);
+        read_config(Role::Up, &tree, Path::new("/nowhere"), &context);
+        // A key that is read but not declared would be among the problems.
+        assert_eq!(context.problems.into_inner(), []);
+        asked.extend(context.asked.into_inner());
+    }
+    for section in reference::sections() {
+        for key in section.keys.iter().filter(|key| !matches!(key.kind, Kind::NotYet(_))) {
+            assert!(
+                asked.contains(&(section.title, key.name)),
+                "{} {} is declared and never read",
+                section.title,
+                key.name
+            );
+        }
+    }
+}
+
+#[test]
+fn no_key_is_ignored_and_no_unknown_key_is_accepted() {
+    let environment = full_environment();
+    let tree = build_tree(Some(EVERY_KEY[0]), &environment).unwrap();
+    let mut mutants = Vec::new();
+    mutate(&tree, &mut Vec::new(), &mut mutants);
+    assert!(mutants.len() > 100, "{}", mutants.len());
+    for (path, mutant) in mutants {
+        let context = Context::new(&environment, Path::new("/"), false);
+        read_config(Role::Up, &mutant, Path::new("/nowhere"), &context);
+        assert!(!context.problems.borrow().is_empty(), "{path} is ignored");
+    }
+}
+
+/// One tree per key with that key's value made nonsense, and one per table with an unknown key.
+fn mutate(root: &Table, path: &mut Vec<String>, mutants: &mut Vec<(String, Table)>) {
+    let nonsense = || Node { value: Value::Float(0.5), origin: Origin::Default };
+    let table = find(&mut root.clone(), path).clone();
+    let mut with_unknown = root.clone();
+    let is_free = path.last().is_some_and(|key| ["body", "fields", "capture", "headers"].contains(&key.as_str()));
+    if !is_free {
+        find(&mut with_unknown, path).insert("zzz".to_owned(), nonsense());
+        mutants.push((format!("{}.zzz", path.join(".")), with_unknown));
+    }
+    for (key, node) in table {
+        path.push(key.clone());
+        let is_body = path.contains(&"body".to_owned());
+        if !is_body {
+            let mut mutant = root.clone();
+            let parent = &path[..path.len() - 1];
+            find(&mut mutant, parent).insert(key, nonsense());
+            mutants.push((path.join("."), mutant));
+        }
+        if matches!(node.value, Value::Table(_)) && !is_body {
+            mutate(root, path, mutants);
+        }
+        path.pop();
+    }
+}
+
+fn find<'a>(table: &'a mut Table, path: &[String]) -> &'a mut Table {
+    path.iter().fold(table, |table, key| match &mut table.get_mut(key).unwrap().value {
+        Value::Table(inner) => inner,
+        _ => panic!("{path:?} is no table"),
+    })
+}
+
+#[test]
+fn variables_override_the_file() {
+    let config = up(
+        "[ingest]\nlisten = \"127.0.0.1:1\"\n[destinations.crm-sync]\nkind = \"log\"\n",
+        &[
+            ("CLAYGATE_INGEST__LISTEN", "127.0.0.1:2"),
+            ("CLAYGATE_INGEST__LIMITS__IN_FLIGHT", "7"),
+            ("CLAYGATE_SOURCES__CLAY__PATH", "/elsewhere"),
+            ("CLAYGATE_SOURCES__CLAY__IDEMPOTENCY__CHANGED", "conflict"),
+            ("CLAYGATE_DESTINATIONS__CRM_SYNC__ONCE_PER", "2d"),
+            ("CLAYGATE_DESTINATIONS__OUTREACH__KIND", "http"),
+            ("CLAYGATE_DESTINATIONS__OUTREACH__URL", "https://example.com/${NOT_A_VARIABLE}"),
+            ("CLAYGATE_DESTINATIONS__OUTREACH__ALLOW_PRIVATE", "true"),
+            ("CLAYGATE_TEST_ANYTHING", "is not a setting"),
+            ("CLAYGATE_PG_BIN", "/usr/bin"),
+        ],
+    );
+    assert_eq!(config.ingest.listen.port(), 2);
+    assert_eq!(config.ingest.limits.in_flight, 7);
+    assert_eq!(config.sources["clay"].path, "/elsewhere");
+    assert_eq!(config.sources["clay"].idempotency.changed, Changed::Conflict);
+    assert_eq!(config.destinations["crm-sync"].once_per, Some(Duration::from_secs(2 * 86_400)));
+    let outreach = &config.destinations["outreach"];
+    assert!(outreach.allow_private);
+    let DestinationKind::Http(http) = &outreach.kind else { panic!("no http") };
+    assert_eq!(expose(&http.steps[0].url), "https://example.com/${NOT_A_VARIABLE}");
+}
+
+#[test]
+fn a_secret_in_a_variable_replaces_one_in_a_file() {
+    let text = "[database]\nurl = \"postgres://db.example.com/x\"\npassword_file = \"/nowhere\"";
+    let config = up(text, &[("CLAYGATE_DATABASE__PASSWORD", "secret")]);
+    assert_eq!(config.database.password.as_ref().map(expose), Some("secret"));
+}
+
+#[test]
+fn each_role_needs_only_the_secrets_that_it_uses() {
+    let with = |names: &[(&str, &str)]| environment(names);
+    let text = EVERY_KEY[0];
+    let database = ("PG_PASSWORD", "pg-secret");
+
+    let ingest =
+        with(&[database, ("CLAY_SECRET", "clay-secret-0123456789"), ("FORM_SECRET", "form-secret-0123456789")]);
+    let config = Config::from_toml(Role::Ingest, text, &ingest).unwrap();
+    assert_eq!(config.sources["website-form"].verify.len(), 3);
+    let DestinationKind::Http(crm) = &config.destinations["crm"].kind else { panic!("no http") };
+    assert_eq!(expose(&crm.steps[0].url), "");
+
+    let worker = with(&[
+        database,
+        ("CRM_TOKEN", "crm-secret"),
+        ("TEAM", "team"),
+        ("SLACK_URL", "https://hooks.slack.example.com/x"),
+    ]);
+    let config = Config::from_toml(Role::Worker, text, &worker).unwrap();
+    assert!(config.sources.values().all(|source| source.verify.is_empty()));
+    assert_eq!(config.sources["clay"].fields["email"], "/Work Email");
+
+    let config = Config::from_toml(Role::Tool, text, &with(&[database])).unwrap();
+    assert_eq!(config.destinations.len(), 4);
+
+    for (role, environment) in [(Role::Ingest, &worker), (Role::Worker, &ingest), (Role::Tool, &with(&[]))] {
+        assert!(Config::from_toml(role, text, environment).is_err(), "{role:?}");
+    }
+}
+
+#[test]
+fn secrets_come_from_files_without_their_last_line_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str, mode| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("pg", " pg secret \r\n", 0o600);
+    write("clay", "clay-secret-0123456789\n", 0o644);
+    let text = "[database]\nurl = \"postgres://db.example.com/x\"\npassword_file = \"pg\"\n[sources.clay]\npath = \"/c\"\n\
+                verify = { kind = \"token\", secrets = [{ value_file = \"${FOLDER}/clay\", expires = 2030-01-31T00:00:00Z }] }";
+    write("claygate.toml", text, 0o600);
+    let environment = environment(&[("FOLDER", folder.path().to_str().unwrap())]);
+    let locations = Locations::resolve(Some(&folder.path().join("claygate.toml")), None, &environment, Path::new("/"));
+    let config = Config::load(Role::Up, &locations, &environment).unwrap();
+
+    assert_eq!(config.database.password.as_ref().map(expose), Some(" pg secret "));
+    let Verification::Token { secrets, .. } = &config.sources["clay"].verify[0] else { panic!("no token") };
+    assert_eq!(expose(&secrets[0].value), "clay-secret-0123456789");
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].contains("every user of this machine can read"), "{:?}", config.warnings);
+}
+
+#[test]
+fn secrets_that_were_made_are_found_in_the_data_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = Environment::default();
+    let locations = Locations::resolve(None, None, &environment, folder.path());
+    let error = Config::load(Role::Up, &locations, &environment).unwrap_err();
+    assert!(error.to_string().contains("secrets/clay does not exist: run `claygate init`"), "{error}");
+    let inspection = Inspection::before_first_start(Role::Up, &locations, &environment);
+    assert!(inspection.config.is_ok() && inspection.warnings[0].contains("will make"), "{inspection:?}");
+
+    for file in missing_secrets(&locations, &environment).unwrap() {
+        make_secret(&file).unwrap();
+    }
+    assert_eq!(missing_secrets(&locations, &environment).unwrap(), [] as [PathBuf; 0]);
+    let config = Config::load(Role::Up, &locations, &environment).unwrap();
+    let made = std::fs::read_to_string(locations.secret_file("clay")).unwrap();
+    let Verification::Token { header, secrets } = &config.sources["clay"].verify[0] else { panic!("no token") };
+    assert_eq!((header.as_str(), expose(&secrets[0].value)), ("x-clay-signature", made.trim_end()));
+    let admin = std::fs::read_to_string(locations.secret_file("admin")).unwrap();
+    assert_eq!(config.admin.token.as_ref().map(expose), Some(admin.trim_end()));
+}
+
+#[test]
+fn locations_follow_the_option_then_the_variable_then_the_working_folder() {
+    let here = Path::new("/here");
+    let of = |config: Option<&str>, data: Option<&str>, variables: &[(&str, &str)]| {
+        let found = Locations::resolve(config.map(Path::new), data.map(Path::new), &environment(variables), here);
+        (found.file.display().to_string(), found.file_is_explicit, found.data.display().to_string())
+    };
+    let expect = |file: &str, explicit, data: &str| (file.to_owned(), explicit, data.to_owned());
+    assert_eq!(of(None, None, &[]), expect("/here/claygate.toml", false, "/here/claygate-data"));
+    let variables = [("CLAYGATE_CONFIG", "/etc/claygate/c.toml"), ("CLAYGATE_DATA", "data")];
+    assert_eq!(of(None, None, &variables[..1]), expect("/etc/claygate/c.toml", true, "/etc/claygate/claygate-data"));
+    assert_eq!(of(None, None, &variables), expect("/etc/claygate/c.toml", true, "/here/data"));
+    assert_eq!(of(Some("x/y.toml"), Some("/d"), &variables), expect("/here/x/y.toml", true, "/d"));
+}
+
+#[test]
+fn nothing_that_is_shown_holds_a_secret() {
+    let environment = full_environment();
+    let locations = Locations::resolve(None, None, &environment, Path::new("/nowhere"));
+    let inspection = interpret(Role::Up, Some(EVERY_KEY[0]), &locations, &environment, false);
+    let shown = to_toml(&inspection.settings);
+    let everything = format!("{inspection:?}\n{environment:?}\n{shown}");
+    for secret in ["pg-secret", "clay-secret", "form-secret", "crm-secret", "team-secret", "slack-secret", "-of-mine\""]
+    {
+        assert!(!everything.contains(secret), "{secret} is shown");
+    }
+    for literal in ["admin-token", "password-of-mine", "key-of-mine", "signed-url-secret", "MDEyMzQ1"] {
+        assert!(!everything.contains(literal), "{literal} is shown");
+    }
+}
+
+#[test]
+fn what_is_shown_is_toml_with_origins() {
+    let environment: Environment = full_environment().iter().chain([("CLAYGATE_WORKER__DRAIN", "9s")]).collect();
+    let locations = Locations::resolve(None, None, &environment, Path::new("/nowhere"));
+    let inspection = interpret(Role::Up, Some(EVERY_KEY[0]), &locations, &environment, false);
+    let shown = to_toml(&inspection.settings);
+    shown.parse::<toml::Table>().unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    for line in [
+        "drain = \"9s\"  # CLAYGATE_WORKER__DRAIN",
+        "max_connections = 20  # line 5",
+        "url = \"postgres://me@db.example.com/claygate\"  # line 3",
+        "url = \"https://crm.example.com/***\"  # line 47",
+        "stop = true  # line 76",
+        "changed = \"accept\"  # default",
+        "# port is not set",
+        "[[destinations.steps.steps]]",
+        "[sources.clay.verify]",
+        "[[sources.website-form.verify]]",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
+}
+
+/// Sections and what they hold must be found by one title each: the tables are compared by it.
+#[test]
+fn titles_are_unique() {
+    let titles: Vec<&str> = reference::sections().iter().map(|section: &&'static Section| section.title).collect();
+    assert_eq!(titles.iter().collect::<BTreeSet<_>>().len(), titles.len());
 }
