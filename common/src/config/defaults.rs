@@ -2,6 +2,7 @@
 
 use super::tree::{Table, Value, parse, without_lines};
 use super::{Environment, RuleConfig};
+use crate::rules::default_rules;
 
 /// Destinations of the built-in rules that record where they are not configured.
 const RECORDING: [&str; 3] = ["alerts", "outreach", "nurture"];
@@ -52,22 +53,5 @@ pub(super) fn rules(has_destination: impl Fn(&str) -> bool) -> Vec<RuleConfig> {
     for rule in &mut rules {
         rule.to.retain(|name| name != OPTIONAL || has_destination(name));
     }
-    rules.retain(|rule| !rule.to.is_empty());
     rules
-}
-
-fn default_rules() -> Vec<RuleConfig> {
-    let rule = |name: &str, when: &str| RuleConfig {
-        name: name.to_owned(),
-        when: when.to_owned(),
-        to: vec![name.to_owned()],
-        source: Vec::new(),
-        stop: false,
-    };
-    vec![
-        rule("alerts", "lead.icp_score >= 90"),
-        rule("outreach", "lead.icp_score >= 80 && has(lead.email)"),
-        rule("nurture", "lead.icp_score >= 50 && !(lead.icp_score >= 80 && has(lead.email))"),
-        rule("zapier", "lead.icp_score >= 50"),
-    ]
 }

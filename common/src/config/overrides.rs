@@ -108,10 +108,17 @@ fn insert(targets: &mut Targets, path: &[String], key: &'static Key, is_file: bo
 fn unknown(variable: &str, targets: &Targets) -> String {
     // Compared without the prefix, which every name shares and which would make anything look alike.
     let known = targets.keys().map(String::as_str).chain(RESERVED).map(without_prefix);
-    match nearest(without_prefix(variable), known) {
-        Some(name) => format!("unknown variable; did you mean {PREFIX}{name}?"),
-        None => "unknown variable".to_owned(),
+    if let Some(name) = nearest(without_prefix(variable), known) {
+        return format!("unknown variable; did you mean {PREFIX}{name}?");
     }
+    // The key alone, its section forgotten.
+    let ending = format!("__{}", without_prefix(variable));
+    let meant: Vec<&str> = targets.keys().map(String::as_str).filter(|name| name.ends_with(&ending)).collect();
+    if meant.is_empty() {
+        return "unknown variable (a setting is CLAYGATE_<SECTION>__<KEY>; docs/configuration.md lists them)"
+            .to_owned();
+    }
+    format!("unknown variable; did you mean {}?", meant.join(" or "))
 }
 
 fn without_prefix(variable: &str) -> &str {

@@ -211,6 +211,9 @@ fn rules() {
         "to = [\"x\"]\nsource = [\"clayy\"]",
         "to = [\"x\"]\n[[rules]]\nname = \"r\"\nwhen = \"true\"\nto = [\"x\"]",
         "to = [\"x\"]\nwehn = \"x\"",
+        "to = [\"x\"]\n[[rules]]\nname = \"s\"\nwhen = \"lead.icp_score >= \"\nto = [\"x\"]",
+        "to = [\"x\"]\n[[rules]]\nname = \"s\"\nwhen = \"led.icp_score >= 80\"\nto = [\"x\"]",
+        "to = [\"x\"]\n[[rules]]\nname = \"s\"\nwhen = \"lead.icp_scroe >= 80\"\nto = [\"x\"]",
     ] {
         all.push(rule(rest));
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::read::Context;
-use super::schema::nearest;
 use super::{Config, Role};
+use crate::rules::RuleSet;
 
 pub(super) fn check(config: &Config, role: Role, context: &Context<'_>) {
     let report = |path: &str, what: String| context.problem(path, String::new(), what);
@@ -68,17 +68,21 @@ fn check_paths(config: &Config, report: Report<'_>) {
 }
 
 fn check_rules(config: &Config, role: Role, context: &Context<'_>, report: Report<'_>) {
-    for rule in &config.rules {
-        let path = format!("rules.{}", rule.name);
-        for name in rule.to.iter().filter(|name| !config.destinations.contains_key(*name)) {
-            report(&path, missing("destination", name, config.destinations.keys()));
-        }
-        for name in rule.source.iter().filter(|name| !config.sources.contains_key(*name)) {
-            report(&path, missing("source", name, config.sources.keys()));
-        }
-    }
-    if !matches!(role, Role::Up | Role::Worker) {
+    // Rules that could not be read would only be reported a second time.
+    let are_read = !context.problems.borrow().iter().any(|problem| problem.path.starts_with("rules"));
+    if !are_read || !role.uses("rules") {
         return;
+    }
+    let names = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>();
+    let (destinations, sources) = (names(&mut config.destinations.keys()), names(&mut config.sources.keys()));
+    match RuleSet::compile(&config.rules, &destinations, &sources) {
+        Ok(rules) => {
+            let declared = config.sources.values().flat_map(|source| source.fields.keys()).map(String::as_str);
+            rules.warn_undeclared_fields(declared).into_iter().for_each(|warning| context.warn(warning));
+        }
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| report(&format!("rules.{}", problem.rule), problem.what));
+        }
     }
     if config.rules.is_empty() {
         context.warn("rules: there is none, so every lead is skipped".to_owned());
@@ -86,16 +90,6 @@ fn check_rules(config: &Config, role: Role, context: &Context<'_>, report: Repor
     for name in config.destinations.keys() {
         if !config.rules.iter().any(|rule| rule.to.contains(name)) {
             context.warn(format!("destinations.{name}: no rule sends anything here"));
-        }
-    }
-}
-
-fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String> + Clone) -> String {
-    match nearest(name, known.clone().map(String::as_str)) {
-        Some(near) => format!("there is no {what} \"{name}\"; did you mean \"{near}\"?"),
-        None => {
-            let known: Vec<&str> = known.map(String::as_str).collect();
-            format!("there is no {what} \"{name}\" (known: {})", known.join(", "))
         }
     }
 }
