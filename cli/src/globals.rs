@@ -40,9 +40,13 @@ impl Globals {
     }
 
     /// A way to the database: the one of `database.url`, of a running `up`, or an embedded one that runs until
-    /// [`OpenDatabase::close`].
+    /// [`OpenDatabase::close`]. An embedded one has the current schema.
     pub(crate) async fn database(&self) -> anyhow::Result<OpenDatabase> {
-        OpenDatabase::open(&self.load(Role::Tool)?).await
+        let open = OpenDatabase::open(&self.load(Role::Tool)?).await?;
+        if open.own.is_some() {
+            migrate(open.database.settings()).await?;
+        }
+        Ok(open)
     }
 }
 
@@ -54,7 +58,7 @@ pub(crate) struct OpenDatabase {
 }
 
 impl OpenDatabase {
-    /// As [`Globals::database`], for a command that has the configuration already.
+    /// As [`Globals::database`], for a command that has the configuration already and does not need the schema.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         if let Some(settings) = remote_settings(config)? {
             return Ok(Self { database: Database::open(settings), own: None });
@@ -74,10 +78,10 @@ impl OpenDatabase {
         }
     }
 
+    /// Starts the embedded server, whose schema may be missing or old yet.
     async fn start(config: &Config, lock: Lock) -> anyhow::Result<Self> {
         let cluster = start_cluster(config).await?;
         let settings = cluster_settings(&cluster, config);
-        migrate(&settings).await?;
         Ok(Self { database: Database::open(settings), own: Some((cluster, lock)) })
     }
 

@@ -33,19 +33,23 @@ impl Home {
     /// [`Error::NoUser`], [`Error::Unreachable`], [`Error::Io`].
     pub fn of_data(data: &Path) -> Result<Self, Error> {
         let data = data.canonicalize().map_err(io("finding", data))?;
-        let inside = data.join("postgres");
-        let Some(user) = User::instead_of_root()? else { return Self::make(inside, None) };
-        if inside.join("cluster").is_dir() {
-            let owner = User::owner_of(&inside.join("cluster"))?;
-            return Self::make(inside, Some(owner));
+        let (dir, run_as) = choose(&data)?;
+        let home = Self::make(dir, run_as)?;
+        if home.dir.starts_with(FOR_ROOT) {
+            // For whoever finds the folder and wonders.
+            let note = home.dir.join("data-folder");
+            std::fs::write(&note, data.as_os_str().as_encoded_bytes()).map_err(io("writing", &note))?;
         }
-        let hash = hex::encode(Sha256::digest(data.as_os_str().as_encoded_bytes()));
-        let dir = Path::new(FOR_ROOT).join(hash.get(..16).unwrap_or(&hash));
-        let home = Self::make(dir, Some(user))?;
-        // For whoever finds the folder and wonders.
-        let note = home.dir.join("data-folder");
-        std::fs::write(&note, data.as_os_str().as_encoded_bytes()).map_err(io("writing", &note))?;
         Ok(home)
+    }
+
+    /// Whether the data folder `data` has a cluster yet. Makes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoUser`], [`Error::Io`].
+    pub fn has_cluster(data: &Path) -> Result<bool, Error> {
+        let Ok(data) = data.canonicalize() else { return Ok(false) };
+        Ok(choose(&data)?.0.join("cluster/PG_VERSION").is_file())
     }
 
     /// A home in `dir` itself, for throw-away clusters. Where this process is root the folder is given to the user
@@ -110,6 +114,20 @@ impl Home {
             None => Ok(()),
         }
     }
+}
+
+/// The home of `data`, and who runs it where that is not this process's user.
+fn choose(data: &Path) -> Result<(PathBuf, Option<User>), Error> {
+    let inside = data.join("postgres");
+    let Some(user) = User::instead_of_root()? else { return Ok((inside, None)) };
+    if inside.join("cluster").is_dir() {
+        let owner = User::owner_of(&inside.join("cluster"))?;
+        if owner.uid != 0 {
+            return Ok((inside, Some(owner)));
+        }
+    }
+    let hash = hex::encode(Sha256::digest(data.as_os_str().as_encoded_bytes()));
+    Ok((Path::new(FOR_ROOT).join(hash.get(..16).unwrap_or(&hash)), Some(user)))
 }
 
 /// Beside the cluster, or in the temporary folder where that path is too long for a socket.

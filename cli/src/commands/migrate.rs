@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use common::config::Role;
 use common::db::{Migrated, migrate};
 use serde_json::json;
 
-use crate::globals::Globals;
+use crate::globals::{Globals, OpenDatabase};
 
 /// Bring the database's schema up to date.
 ///
@@ -21,7 +22,7 @@ pub(crate) struct Migrate {
 
 impl Migrate {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let open = globals.database().await?;
+        let open = OpenDatabase::open(&globals.load(Role::Tool)?).await?;
         let done = migrate(open.database().settings()).await;
         open.close().await?;
         match (done?, self.json) {

@@ -1,7 +1,10 @@
 //! One file per subcommand. Each has `--help` with an example, and `--json` where it prints data.
 
+mod demo;
+mod doctor;
 mod health;
 mod migrate;
+mod up;
 
 use std::process::ExitCode;
 
@@ -12,6 +15,9 @@ use crate::globals::Globals;
 /// The subcommands.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Up(up::Up),
+    Demo(demo::Demo),
+    Doctor(doctor::Doctor),
     Health(health::Health),
     Migrate(migrate::Migrate),
 }
@@ -20,6 +26,9 @@ impl Command {
     /// Runs it to its end.
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Up(command) => Box::pin(command.run(globals)).await,
+            Self::Demo(command) => Box::pin(command.run(globals)).await,
+            Self::Doctor(command) => Box::pin(command.run(globals)).await,
             Self::Health(command) => Box::pin(command.run(globals)).await,
             Self::Migrate(command) => Box::pin(command.run(globals)).await,
         }

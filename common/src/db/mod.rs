@@ -5,9 +5,11 @@
 
 mod connect;
 pub mod cooldowns;
+pub mod diagnosis;
 pub mod leads;
 mod migrate;
 pub mod outbox;
+pub mod outcomes;
 pub mod partitions;
 pub mod routing;
 
