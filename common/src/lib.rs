@@ -6,7 +6,8 @@
 //! end [`states`].
 //!
 //! Pure modules (`signature`, `canonical`, `idempotency`, `lead`, `score`, `person`, `rules`, `retry`, `states`) have no
-//! I/O, clock or randomness: what they need of these is an argument. sqlx and refinery appear in [`db`] and
+//! I/O, clock or randomness: what they need of these is an argument ([`rules::RuleThreads`] alone runs threads, with a
+//! deadline). sqlx and refinery appear in [`db`] and
 //! [`queue`] alone.
 
 pub mod canonical;

@@ -5,7 +5,7 @@
 //! double could not tell apart), null differs from absent. Of a key that stands twice in one object the last one
 //! counts, as in the parsed object.
 //!
-//! serde_json decides what is valid; [`form`] only walks what it accepted. Nothing here ever puts a byte of the body
+//! serde_json decides what is valid; `form` only walks what it accepted. Nothing here ever puts a byte of the body
 //! into an error.
 
 mod form;

@@ -22,8 +22,9 @@ const OPERATORS: [&str; 18] = [
 ];
 /// What CEL adds when it expands a macro.
 const EXPANDED: &str = "@not_strictly_false";
-/// Evaluation is recursive.
-const LEVELS_MAX: usize = 100;
+/// Evaluation is recursive, and a level may take 20 KiB of stack: this many fit into a plain thread's. Chains of `&&` and
+/// `||` are balanced when they are parsed, and parentheses are no level.
+const LEVELS_MAX: usize = 32;
 
 /// What an expression is made of.
 #[derive(Default)]

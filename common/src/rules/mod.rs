@@ -4,7 +4,7 @@
 //! its destinations and sources, and that it does not fail on a lead without fields. What is left to fail then is a
 //! lead's own data, and that is told apart from a field that is simply not there: the latter is no match.
 //!
-//! Guards against what an expression can cost: 1 KiB of source, 100 levels, no comprehension inside another one's body;
+//! Guards against what an expression can cost: 1 KiB of source, 32 levels, no comprehension inside another one's body;
 //! and [`RuleThreads`] gives it a deep stack and a deadline.
 
 mod check;
@@ -123,7 +123,8 @@ impl RuleSet {
         &self.normalised
     }
 
-    /// Evaluates one lead. Pure; may need a deep stack: the worker calls it on threads of its own ([`RuleThreads`]).
+    /// Evaluates one lead. Pure, but recursive and as slow as its rules: the worker calls it on threads of their own
+    /// ([`RuleThreads`]).
     pub fn evaluate(&self, input: &RuleInput<'_>) -> Evaluation {
         let mut trace = Vec::with_capacity(self.rules.len());
         self.evaluate_each(input, &mut |result| trace.push(result));

@@ -237,3 +237,126 @@ fn spawn(pool: &Arc<Pool>, state: &mut State) -> std::io::Result<()> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::time::Instant;
+
+    use serde_json::json;
+    use testkit::wait::{wait_for, wait_until};
+
+    use super::super::RuleOutcome;
+    use super::*;
+    use crate::config::RuleConfig;
+
+    /// Far more than anything here takes, and less than a test run.
+    const AMPLE: Duration = Duration::from_secs(60);
+
+    fn rules(expressions: &[&str]) -> Arc<RuleSet> {
+        let rule = |(place, when): (usize, &&str)| RuleConfig {
+            name: format!("rule-{place}"),
+            when: (*when).to_owned(),
+            to: vec!["log".to_owned()],
+            source: Vec::new(),
+            stop: false,
+        };
+        let rules: Vec<_> = expressions.iter().enumerate().map(rule).collect();
+        Arc::new(RuleSet::compile(&rules, &["log".to_owned()], &[]).unwrap_or_else(|problems| panic!("{problems:?}")))
+    }
+
+    fn lead(lead: Value) -> OwnedRuleInput {
+        let Value::Object(lead) = lead else { panic!("not an object") };
+        OwnedRuleInput { lead: Arc::new(lead), source: "clay".to_owned(), callback: Map::new() }
+    }
+
+    /// A lead that keeps `lead.tags.all(…)` busy for seconds.
+    fn slow_lead() -> OwnedRuleInput {
+        lead(json!({"n": 1, "tags": vec!["x"; 1_000_000]}))
+    }
+
+    fn outcomes(evaluation: &Evaluation) -> Vec<RuleOutcome> {
+        evaluation.trace.iter().map(|result| result.result).collect()
+    }
+
+    #[tokio::test]
+    async fn batches_come_back_complete_and_in_order() {
+        let threads = Arc::new(RuleThreads::start(rules(&["lead.n % 2 == 0", "true"]), 3, AMPLE).unwrap());
+        assert!(threads.evaluate(Vec::new()).await.is_empty());
+        let batches = (0..20).map(|start| {
+            let threads = Arc::clone(&threads);
+            tokio::spawn(async move {
+                let leads = (start..start + 64).map(|n| lead(json!({"n": n}))).collect();
+                (start, threads.evaluate(leads).await)
+            })
+        });
+        for batch in batches.collect::<Vec<_>>() {
+            let (start, evaluations) = batch.await.unwrap();
+            assert_eq!(evaluations.len(), 64);
+            for (n, evaluation) in (start..).zip(evaluations) {
+                let first = if n % 2 == 0 { RuleOutcome::Matched } else { RuleOutcome::NoMatch };
+                assert_eq!(outcomes(&evaluation), [first, RuleOutcome::Matched], "{n}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn threads_say_the_same_as_the_rule_set_itself() {
+        let rules = rules(&["lead.n > 1", "lead.n - 'x' == 1", "true"]);
+        let threads = RuleThreads::start(Arc::clone(&rules), 1, AMPLE).unwrap();
+        for value in [json!({}), json!({"n": 1}), json!({"n": "two"})] {
+            let input = lead(value);
+            let direct =
+                rules.evaluate(&RuleInput { lead: &input.lead, source: &input.source, callback: &input.callback });
+            assert_eq!(threads.evaluate(vec![input]).await, [direct]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lead_beyond_the_deadline_fails_alone_and_its_thread_comes_back() {
+        let expressions = ["lead.n == 1", "lead.tags.all(t, t != 'y')", "true"];
+        let rules = rules(&expressions);
+        let slow = slow_lead();
+        let started = Instant::now();
+        rules.evaluate(&RuleInput { lead: &slow.lead, source: &slow.source, callback: &slow.callback });
+        let threads = RuleThreads::start(rules, 1, started.elapsed() / 4).unwrap();
+        let quick = || lead(json!({"n": 1, "tags": []}));
+        let evaluations = threads.evaluate(vec![quick(), slow, quick()]).await;
+        let all = [RuleOutcome::Matched; 3];
+        assert_eq!(outcomes(&evaluations[0]), all);
+        let slow = &evaluations[1];
+        assert!(slow.failed && slow.destinations.is_empty());
+        assert_eq!(slow.trace.len(), 3);
+        let failed = slow.trace.iter().find(|result| result.result == RuleOutcome::Error).unwrap();
+        assert_eq!(failed.detail.as_deref(), Some("deadline"));
+        assert_eq!(slow.trace[2].result, RuleOutcome::NotReached);
+        assert_eq!(outcomes(&evaluations[2]), all);
+        wait_for("the stuck thread to come back or end", AMPLE, async || match lock(&threads.pool.state) {
+            state if (state.live, state.stuck) == (1, 0) => Ok(()),
+            state => Err((state.live, state.stuck)),
+        })
+        .await;
+        assert_eq!(outcomes(&threads.evaluate(vec![quick()]).await[0]), all);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_takes_nothing_with_it() {
+        let threads = RuleThreads::start(rules(&["lead.n == 1", "lead.tags.all(t, t != 'y')"]), 1, AMPLE).unwrap();
+        {
+            let evaluation = threads.evaluate(vec![slow_lead(), slow_lead(), slow_lead()]);
+            assert!(tokio::time::timeout(Duration::from_millis(1), evaluation).await.is_err());
+        }
+        let evaluations = threads.evaluate(vec![lead(json!({"n": 1, "tags": []}))]).await;
+        assert_eq!(outcomes(&evaluations[0]), [RuleOutcome::Matched; 2]);
+    }
+
+    #[tokio::test]
+    async fn dropping_the_pool_ends_its_threads() {
+        let threads = RuleThreads::start(rules(&["true"]), 2, AMPLE).unwrap();
+        threads.evaluate(vec![lead(json!({}))]).await;
+        let pool = Arc::downgrade(&threads.pool);
+        drop(threads);
+        wait_until("the threads to let go of the pool", AMPLE, async || pool.upgrade().is_none()).await;
+    }
+}
