@@ -80,9 +80,9 @@ pub(super) fn read_http(reader: &Reader<'_>) -> HttpDestination {
         }
         vec![read_step(reader, BTreeMap::new())]
     };
-    let names_itself = auth.as_ref().and_then(|auth| match auth {
-        Auth::Bearer(_) | Auth::Basic { .. } => Some("authorization"),
-        Auth::Header { name, .. } => Some(name.as_str()),
+    let names_itself = auth.as_ref().map(|auth| match auth {
+        Auth::Bearer(_) | Auth::Basic { .. } => "authorization",
+        Auth::Header { name, .. } => name.as_str(),
     });
     if names_itself.is_some_and(|name| steps.iter().any(|step| step.headers.contains_key(name))) {
         reader.wrong("headers", "holds the header that auth sets: keep one of them");

@@ -26,6 +26,8 @@ mod schema;
 mod show;
 mod sources;
 #[cfg(test)]
+mod table_tests;
+#[cfg(test)]
 mod tests;
 mod tree;
 mod values;
@@ -91,6 +93,8 @@ pub enum Role {
     Worker,
     /// Looks and repairs: needs the database alone.
     Tool,
+    /// Shows or plays a sender: needs the database and the sources' secrets.
+    Sender,
 }
 
 /// One value in effect, for `config show`.
@@ -146,6 +150,7 @@ impl Role {
             Self::Ingest => !matches!(section, "worker" | "destinations" | "rules"),
             Self::Worker => !matches!(section, "ingest" | "spool" | "sources"),
             Self::Tool => matches!(section, "database" | "telemetry"),
+            Self::Sender => matches!(section, "database" | "telemetry" | "ingest" | "sources"),
         }
     }
 }

@@ -100,7 +100,8 @@ fn databases_listeners_and_relations() {
 
 #[test]
 fn roles_without_a_file() {
-    let said = [Role::Ingest, Role::Worker, Role::Tool].map(|role| format!("{role:?}\n=> {}", say(role, "", &[])));
+    let said = [Role::Ingest, Role::Worker, Role::Tool, Role::Sender]
+        .map(|role| format!("{role:?}\n=> {}", say(role, "", &[])));
     insta::assert_snapshot!(said.join("\n"));
 }
 

@@ -321,6 +321,32 @@ fn read_fields(reader: &Reader<'_>) -> BTreeMap<String, String> {
     fields
 }
 
+impl Source {
+    /// What is no longer accepted at `now`: a warning for each secret that has expired.
+    pub fn warn_of_expired(&self, now: OffsetDateTime) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for verification in &self.verify {
+            let expired = verification.secrets().iter().filter(|secret| secret.has_expired(now)).count();
+            let (all, kind) = (verification.secrets().len(), verification.kind());
+            if expired > 0 {
+                let rest = if expired == all { "none is left and nothing is accepted" } else { "remove them" };
+                warnings.push(format!(
+                    "sources.{}.verify: {expired} of {all} secrets of kind \"{kind}\" have expired: {rest}",
+                    self.name
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+impl ActiveSecret {
+    /// Whether it is no longer accepted at `now`.
+    pub fn has_expired(&self, now: OffsetDateTime) -> bool {
+        self.expires_at.is_some_and(|end| now >= end)
+    }
+}
+
 impl Verification {
     /// The kind as it is written in the file.
     pub fn kind(&self) -> &'static str {
@@ -330,6 +356,17 @@ impl Verification {
             Self::StandardWebhooks { .. } => "standard-webhooks",
             Self::SignedUrl { .. } => "signed-url",
             Self::None => "none",
+        }
+    }
+
+    /// The secrets that it accepts, until they expire.
+    pub fn secrets(&self) -> &[ActiveSecret] {
+        match self {
+            Self::Token { secrets, .. }
+            | Self::HmacSha256 { secrets, .. }
+            | Self::StandardWebhooks { secrets }
+            | Self::SignedUrl { secrets } => secrets,
+            Self::None => &[],
         }
     }
 }

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::schema::{Kind, Section};
-use super::tree::{Node, Table, Value};
 use super::*;
 
 /// Documents that together say every key of every section.
@@ -190,6 +188,31 @@ fn without_a_file_the_well_known_variables_are_used() {
 }
 
 #[test]
+fn the_example_file_can_be_used_as_it_is() {
+    let text = include_str!("../../../claygate.example.toml");
+    let variables = [("SLACK_WEBHOOK_URL", "https://hooks.slack.example.com/x"), ("OUTREACH_TOKEN", "token")];
+    let config = up(text, &variables);
+    assert_eq!(config.warnings, [] as [&str; 0]);
+    assert!(config.destinations.values().all(|destination| destination.once_per.is_some()));
+    assert_eq!(config.rules.len(), 3);
+
+    // What is commented out is right too.
+    let uncommented: String = text
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#').filter(|line| !line.starts_with(' ') || line.starts_with("  ")).unwrap_or(line)
+        })
+        .fold(String::new(), |text, line| text + line + "\n");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pg"), "password").unwrap();
+    let uncommented = uncommented.replace("/run/secrets/claygate_pg", folder.path().join("pg").to_str().unwrap());
+    let old = ("CLAY_WEBHOOK_SECRET_OLD", "0123456789abcdef");
+    let config = up(&uncommented, &[variables[0], variables[1], old]);
+    assert_eq!(config.sources["clay"].verify[0].secrets().len(), 2);
+    assert!(config.ingest.public_url.is_some() && config.database.url.is_some());
+}
+
+#[test]
 fn own_rules_replace_the_built_in_ones_and_their_destinations() {
     let config = up("[[rules]]\nname = \"a\"\nwhen = \"true\"\nto = [\"x\"]\n[destinations.x]\nkind = \"log\"", &[]);
     assert_eq!(config.rules.len(), 1);
@@ -236,78 +259,6 @@ fn every_key_reaches_the_configuration() {
     assert_eq!(steps.steps.len(), 3);
     assert_eq!((&steps.steps[0].body, steps.steps[0].capture["id"].as_str()), (&Body::Empty, "/data/id"));
     assert_eq!(config.destinations["alerts"].rate, Some(Rate { per_second: 1.0, burst: 1 }));
-}
-
-#[test]
-fn the_tables_name_exactly_the_keys_that_are_read() {
-    let environment = full_environment();
-    let mut asked = BTreeSet::new();
-    for text in EVERY_KEY {
-        let mut tree = build_tree(Some(text), &environment).unwrap();
-        overrides::apply(&mut tree, &ROOT, &environment);
-        let context = Context::new(&environment, Path::new("/"), false);
-        read_config(Role::Up, &tree, Path::new("/nowhere"), &context);
-        // A key that is read but not declared would be among the problems.
-        assert_eq!(context.problems.into_inner(), []);
-        asked.extend(context.asked.into_inner());
-    }
-    for section in reference::sections() {
-        for key in section.keys.iter().filter(|key| !matches!(key.kind, Kind::NotYet(_))) {
-            assert!(
-                asked.contains(&(section.title, key.name)),
-                "{} {} is declared and never read",
-                section.title,
-                key.name
-            );
-        }
-    }
-}
-
-#[test]
-fn no_key_is_ignored_and_no_unknown_key_is_accepted() {
-    let environment = full_environment();
-    let tree = build_tree(Some(EVERY_KEY[0]), &environment).unwrap();
-    let mut mutants = Vec::new();
-    mutate(&tree, &mut Vec::new(), &mut mutants);
-    assert!(mutants.len() > 100, "{}", mutants.len());
-    for (path, mutant) in mutants {
-        let context = Context::new(&environment, Path::new("/"), false);
-        read_config(Role::Up, &mutant, Path::new("/nowhere"), &context);
-        assert!(!context.problems.borrow().is_empty(), "{path} is ignored");
-    }
-}
-
-/// One tree per key with that key's value made nonsense, and one per table with an unknown key.
-fn mutate(root: &Table, path: &mut Vec<String>, mutants: &mut Vec<(String, Table)>) {
-    let nonsense = || Node { value: Value::Float(0.5), origin: Origin::Default };
-    let table = find(&mut root.clone(), path).clone();
-    let mut with_unknown = root.clone();
-    let is_free = path.last().is_some_and(|key| ["body", "fields", "capture", "headers"].contains(&key.as_str()));
-    if !is_free {
-        find(&mut with_unknown, path).insert("zzz".to_owned(), nonsense());
-        mutants.push((format!("{}.zzz", path.join(".")), with_unknown));
-    }
-    for (key, node) in table {
-        path.push(key.clone());
-        let is_body = path.contains(&"body".to_owned());
-        if !is_body {
-            let mut mutant = root.clone();
-            let parent = &path[..path.len() - 1];
-            find(&mut mutant, parent).insert(key, nonsense());
-            mutants.push((path.join("."), mutant));
-        }
-        if matches!(node.value, Value::Table(_)) && !is_body {
-            mutate(root, path, mutants);
-        }
-        path.pop();
-    }
-}
-
-fn find<'a>(table: &'a mut Table, path: &[String]) -> &'a mut Table {
-    path.iter().fold(table, |table, key| match &mut table.get_mut(key).unwrap().value {
-        Value::Table(inner) => inner,
-        _ => panic!("{path:?} is no table"),
-    })
 }
 
 #[test]
@@ -371,7 +322,12 @@ fn each_role_needs_only_the_secrets_that_it_uses() {
     let config = Config::from_toml(Role::Tool, text, &with(&[database])).unwrap();
     assert_eq!(config.destinations.len(), 4);
 
-    for (role, environment) in [(Role::Ingest, &worker), (Role::Worker, &ingest), (Role::Tool, &with(&[]))] {
+    let config = Config::from_toml(Role::Sender, text, &ingest).unwrap();
+    assert_eq!(config.sources["clay"].verify[0].secrets().len(), 1);
+
+    for (role, environment) in
+        [(Role::Sender, &worker), (Role::Ingest, &worker), (Role::Worker, &ingest), (Role::Tool, &with(&[]))]
+    {
         assert!(Config::from_toml(role, text, environment).is_err(), "{role:?}");
     }
 }
@@ -420,6 +376,25 @@ fn secrets_that_were_made_are_found_in_the_data_folder() {
     assert_eq!((header.as_str(), expose(&secrets[0].value)), ("x-clay-signature", made.trim_end()));
     let admin = std::fs::read_to_string(locations.secret_file("admin")).unwrap();
     assert_eq!(config.admin.token.as_ref().map(expose), Some(admin.trim_end()));
+}
+
+#[test]
+fn expired_secrets_are_told() {
+    let secret = |end: &str| format!("{{ value = \"0123456789abcdef\", expires = \"{end}\" }}");
+    let text = |second: &str| {
+        format!(
+            "[sources.a]\npath = \"/a\"\nverify = {{ kind = \"token\", secrets = [{}, {}] }}",
+            secret("2020-01-01T00:00:00Z"),
+            secret(second)
+        )
+    };
+    let now = time::OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap();
+    let warnings = |second: &str| up(&text(second), &[]).sources["a"].warn_of_expired(now);
+    assert!(
+        warnings("2030-01-01T00:00:00Z")[0].ends_with("1 of 2 secrets of kind \"token\" have expired: remove them")
+    );
+    assert!(warnings("2021-01-01T00:00:00Z")[0].ends_with("none is left and nothing is accepted"));
+    assert_eq!(up("", &[]).sources["clay"].warn_of_expired(now), [] as [&str; 0]);
 }
 
 #[test]
@@ -474,11 +449,4 @@ fn what_is_shown_is_toml_with_origins() {
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
     }
-}
-
-/// Sections and what they hold must be found by one title each: the tables are compared by it.
-#[test]
-fn titles_are_unique() {
-    let titles: Vec<&str> = reference::sections().iter().map(|section: &&'static Section| section.title).collect();
-    assert_eq!(titles.iter().collect::<BTreeSet<_>>().len(), titles.len());
 }

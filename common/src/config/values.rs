@@ -26,7 +26,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(super) fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-        if ms > 0 && ms % unit_ms == 0 {
+        if ms > 0 && ms.is_multiple_of(unit_ms) {
             return format!("{}{unit}", ms / unit_ms);
         }
     }
@@ -57,7 +57,7 @@ pub(super) fn format_size(bytes: u64) -> String {
     for (unit_bytes, unit) in
         [(1 << 30, "GiB"), (1_000_000_000, "GB"), (1 << 20, "MiB"), (1_000_000, "MB"), (1 << 10, "KiB"), (1_000, "KB")]
     {
-        if bytes > 0 && bytes % unit_bytes == 0 {
+        if bytes > 0 && bytes.is_multiple_of(unit_bytes) {
             return format!("{}{unit}", bytes / unit_bytes);
         }
     }
