@@ -180,10 +180,11 @@ fn the_mapping_comes_before_the_name() {
 
 #[test]
 fn nul_is_replaced_everywhere() {
-    let body = json!({"first_name": "Ja\0ne", "\0key": 1, "nested": [{"a\0": "b\0"}], "email": "a\0b@example.com"});
+    assert_eq!(normalise(json!({"deep": [{"a\0": 1}]})).extra, object(json!({"deep": [{"a\u{fffd}": 1}]})));
+    let body = json!({"first_name": "Ja\0ne", "\0key": 1, "nested": [{"a\0": 1}, "b\0"], "email": "a\0b@example.com"});
     let lead = normalise(body);
     assert_eq!(lead.first_name.as_deref(), Some("Ja\u{fffd}ne"));
-    assert_eq!(lead.extra, object(json!({"\u{fffd}key": 1, "nested": [{"a\u{fffd}": "b\u{fffd}"}]})));
+    assert_eq!(lead.extra, object(json!({"\u{fffd}key": 1, "nested": [{"a\u{fffd}": 1}, "b\u{fffd}"]})));
     assert_eq!(lead.email.as_deref(), Some("a\u{fffd}b@example.com"));
     let expected =
         ["email: NUL replaced", "first_name: NUL replaced", "\u{fffd}key: NUL replaced", "nested: NUL replaced"];
