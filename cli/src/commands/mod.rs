@@ -1,8 +1,11 @@
 //! One file per subcommand. Each has `--help` with an example, and `--json` where it prints data.
 
+mod column;
+mod config;
 mod demo;
 mod doctor;
 mod health;
+mod init;
 mod migrate;
 mod up;
 
@@ -16,6 +19,9 @@ use crate::globals::Globals;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Up(up::Up),
+    Init(init::Init),
+    Config(config::Config),
+    Column(column::Column),
     Demo(demo::Demo),
     Doctor(doctor::Doctor),
     Health(health::Health),
@@ -27,6 +33,9 @@ impl Command {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self {
             Self::Up(command) => Box::pin(command.run(globals)).await,
+            Self::Init(command) => Box::pin(command.run(globals)).await,
+            Self::Config(command) => Box::pin(command.run(globals)).await,
+            Self::Column(command) => Box::pin(command.run(globals)).await,
             Self::Demo(command) => Box::pin(command.run(globals)).await,
             Self::Doctor(command) => Box::pin(command.run(globals)).await,
             Self::Health(command) => Box::pin(command.run(globals)).await,

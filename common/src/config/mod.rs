@@ -104,8 +104,10 @@ pub struct Setting {
     pub section: String,
     /// The key.
     pub key: String,
-    /// The value as written, secrets as `"***"`; null: none.
+    /// The value as written, secrets as `"***"`; null: none, and `words` says what holds.
     pub shown: serde_json::Value,
+    /// What holds where there is no value, for example `one per processor, at most 8`; else empty.
+    pub words: &'static str,
     /// Where it comes from.
     pub origin: Origin,
 }
@@ -242,9 +244,24 @@ fn interpret(
     config.warnings.clone_from(&warnings);
     Inspection {
         config: if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) },
-        settings: context.settings.into_inner(),
+        settings: in_order(context.settings.into_inner()),
         warnings,
     }
+}
+
+/// Sections in the order in which they were read, keys in the order of their tables.
+fn in_order(noted: Vec<(usize, Setting)>) -> Vec<Setting> {
+    let mut sections: Vec<Vec<(usize, Setting)>> = Vec::new();
+    for (position, setting) in noted {
+        let same =
+            |section: &&mut Vec<(usize, Setting)>| section.iter().any(|(_, other)| other.section == setting.section);
+        match sections.iter_mut().find(same) {
+            Some(section) => section.push((position, setting)),
+            None => sections.push(vec![(position, setting)]),
+        }
+    }
+    sections.iter_mut().for_each(|section| section.sort_by_key(|(position, _)| *position));
+    sections.into_iter().flatten().map(|(_, setting)| setting).collect()
 }
 
 fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> Config {
@@ -275,7 +292,9 @@ fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> 
         let tables = root.clone().with_strict(role.uses("rules")).tables("rules");
         tables.iter().map(|reader| rules::read_rule(reader, &mut names)).collect()
     } else {
-        defaults::rules(|name| destinations.contains_key(name))
+        let rules = defaults::rules(|name| destinations.contains_key(name));
+        rules::note_built_in(&rules, context);
+        rules
     };
     let telemetry = operations::read_telemetry(&section("telemetry"));
     Config {

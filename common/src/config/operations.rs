@@ -9,6 +9,7 @@ use url::Url;
 
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
+use super::tree::Origin;
 use crate::db::ConnectSettings;
 
 /// `[database]`.
@@ -397,7 +398,10 @@ pub(super) fn read_worker(reader: &Reader<'_>) -> WorkerConfig {
 pub(super) fn read_admin(reader: &Reader<'_>, made: Option<&Path>) -> AdminConfig {
     let made = made.filter(|file| !reader.has("token") && file.exists());
     let token = match made {
-        Some(file) => reader.read_secret("token", file).map(SecretString::from),
+        Some(file) => {
+            reader.note("token", format!("*** ({})", file.display()).into(), &Origin::Default);
+            reader.read_secret("token", file).map(SecretString::from)
+        }
         None => reader.secret("token"),
     };
     AdminConfig { listen: read_address(reader), token: token.filter(|token| !token.expose_secret().trim().is_empty()) }

@@ -26,7 +26,8 @@ pub(super) struct Context<'a> {
     pub(super) secrets_are_made: bool,
     pub(super) problems: RefCell<Vec<Problem>>,
     pub(super) warnings: RefCell<Vec<String>>,
-    pub(super) settings: RefCell<Vec<Setting>>,
+    /// With the position of the key in its table.
+    pub(super) settings: RefCell<Vec<(usize, Setting)>>,
     /// Every key a getter was called for, to compare with the tables.
     #[cfg(test)]
     pub(super) asked: RefCell<std::collections::BTreeSet<(&'static str, &'static str)>>,
@@ -125,19 +126,22 @@ impl<'a> Reader<'a> {
         if self.quiet {
             return;
         }
-        self.context.settings.borrow_mut().push(Setting {
-            section: self.path.clone(),
-            key: name.to_owned(),
-            shown,
-            origin: origin.clone(),
-        });
+        let key = self.section.key_as_written(name);
+        let position = self.section.keys.iter().position(|other| key.is_some_and(|key| key.name == other.name));
+        let words = match key.map(|key| key.preset) {
+            Some(Preset::Said(words)) if shown.is_null() => words,
+            _ => "",
+        };
+        let setting =
+            Setting { section: self.path.clone(), key: name.to_owned(), shown, words, origin: origin.clone() };
+        self.context.settings.borrow_mut().push((position.unwrap_or(usize::MAX), setting));
     }
 
     /// Shows more of a secret than `***`, once it is known what may be seen.
     pub(super) fn show_as(&self, name: &str, shown: String) {
         let mut settings = self.context.settings.borrow_mut();
-        if let Some(setting) = settings.iter_mut().rfind(|setting| setting.section == self.path && setting.key == name)
-        {
+        let is_it = |setting: &Setting| setting.section == self.path && setting.key == name;
+        if let Some((_, setting)) = settings.iter_mut().rfind(|(_, setting)| is_it(setting)) {
             setting.shown = Json::from(shown);
         }
     }

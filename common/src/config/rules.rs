@@ -1,8 +1,10 @@
 //! `[[rules]]`: where a lead goes. What the expressions mean is the business of [`crate::rules`].
 
-use super::read::Reader;
+use serde_json::Value as Json;
+
+use super::read::{Context, Reader};
 use super::schema::{Key, Kind, Preset, Section};
-use super::tree::Value;
+use super::tree::{Origin, Value};
 use super::values::check_name;
 
 /// One `[[rules]]` entry.
@@ -63,4 +65,17 @@ pub(super) fn read_rule(reader: &Reader<'_>, names: &mut Vec<String>) -> RuleCon
             .wrong("to", "is empty and stop is false, so the rule does nothing: name a destination or set stop = true");
     }
     rule
+}
+
+/// Notes rules that nobody wrote for `config show`.
+pub(super) fn note_built_in(rules: &[RuleConfig], context: &Context<'_>) {
+    for (at, rule) in rules.iter().enumerate() {
+        let reader = Reader::new(context, &RULE, None, format!("rules[{at}]"), true);
+        let note = |name, shown: Json| reader.note(name, shown, &Origin::Default);
+        note("name", rule.name.as_str().into());
+        note("when", rule.when.as_str().into());
+        note("to", rule.to.clone().into());
+        note("source", rule.source.clone().into());
+        note("stop", rule.stop.into());
+    }
 }

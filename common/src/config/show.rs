@@ -42,7 +42,7 @@ fn write_setting(text: &mut String, setting: &Setting) {
         Origin::Variable(name) => name.clone(),
     };
     let _ = match &setting.shown {
-        Json::Null => writeln!(text, "# {} is not set", setting.key),
+        Json::Null => writeln!(text, "# {}: {}", setting.key, setting.words),
         shown => writeln!(text, "{} = {}  # {origin}", write_key(&setting.key), write_value(shown)),
     };
 }
@@ -98,6 +98,7 @@ mod tests {
                 section: "rules[0]".to_owned(),
                 key: key.clone(),
                 shown: serde_json::json!([{ key.clone(): text }]),
+                words: "",
                 origin: Origin::Default,
             };
             let read: toml::Table = to_toml(&[setting]).parse().unwrap();

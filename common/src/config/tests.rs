@@ -162,6 +162,9 @@ fn without_a_file_the_built_in_settings_hold() {
     let to: BTreeSet<_> = config.rules.iter().flat_map(|rule| &rule.to).collect();
     assert_eq!(to.into_iter().collect::<Vec<_>>(), ["alerts", "nurture", "outreach"]);
     assert_eq!(config.warnings, [] as [&str; 0]);
+
+    let shown = to_toml(&Inspection::of(Role::Up, &locations, &environment).settings);
+    assert!(shown.contains("when = \"lead.icp_score >= 90\"  # default"), "{shown}");
 }
 
 #[test]
@@ -442,7 +445,7 @@ fn what_is_shown_is_toml_with_origins() {
         "url = \"https://crm.example.com/***\"  # line 47",
         "stop = true  # line 76",
         "changed = \"accept\"  # default",
-        "# port is not set",
+        "# port: a free one, kept",
         "[[destinations.steps.steps]]",
         "[sources.clay.verify]",
         "[[sources.website-form.verify]]",

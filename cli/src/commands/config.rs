@@ -1,0 +1,140 @@
+//! `claygate config check|show`: what is wrong with the configuration, and what is in effect.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use common::config::{Environment, Inspection, Locations, Origin, Role, Setting, Source, to_toml};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::globals::Globals;
+
+/// Check the configuration, or show what is in effect.
+#[derive(Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say everything that is wrong with the configuration, and what is risky; exit code 1 if it cannot be used.
+    #[command(after_help = "Examples:\n  claygate config check\n  claygate config check --role ingest --json")]
+    Check(Options),
+    /// Print every setting in effect and where it comes from; secrets as ***.
+    #[command(after_help = "Examples:\n  claygate config show\n  claygate config show --json")]
+    Show(Options),
+}
+
+#[derive(Args)]
+struct Options {
+    /// The process to look at: it decides which variables and secret files have to be there.
+    #[arg(long, value_enum, default_value = "up")]
+    role: RoleName,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The processes that have a configuration.
+#[derive(Clone, Copy, ValueEnum)]
+enum RoleName {
+    Up,
+    Ingest,
+    Worker,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Up => Self::Up,
+            RoleName::Ingest => Self::Ingest,
+            RoleName::Worker => Self::Worker,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let (Command::Check(options) | Command::Show(options)) = &self.command;
+        let environment = Environment::from_process();
+        let locations = globals.locations(&environment)?;
+        let inspection = Inspection::before_first_start(options.role.into(), &locations, &environment);
+        match &self.command {
+            Command::Check(options) => print_check(&inspection, &locations, options.json)?,
+            Command::Show(options) => print_settings(&inspection, &locations, options.json)?,
+        }
+        Ok(if inspection.config.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn print_check(inspection: &Inspection, locations: &Locations, as_json: bool) -> anyhow::Result<()> {
+    let warnings = all_warnings(inspection, OffsetDateTime::now_utc());
+    let problems = inspection.config.as_ref().err().map(|error| error.problems.as_slice()).unwrap_or_default();
+    if as_json {
+        let problem = |problem: &common::config::Problem| json!({ "path": problem.path, "place": problem.place, "problem": problem.what });
+        return super::print_json(&json!({
+            "file": describe_file(locations),
+            "data": locations.data,
+            "usable": inspection.config.is_ok(),
+            "problems": problems.iter().map(problem).collect::<Vec<_>>(),
+            "warnings": warnings,
+        }));
+    }
+    let file = match describe_file(locations) {
+        Value::String(file) => file,
+        _ => format!("no file (there is no {}), so what is built in", locations.file.display()),
+    };
+    println!("{file}");
+    println!("data folder {}", locations.data.display());
+    problems.iter().for_each(|problem| println!("problem: {problem}"));
+    warnings.iter().for_each(|warning| println!("warning: {warning}"));
+    match problems.len() {
+        0 => println!("the configuration can be used"),
+        1 => println!("the configuration cannot be used: 1 thing has to be changed"),
+        many => println!("the configuration cannot be used: {many} things have to be changed"),
+    }
+    Ok(())
+}
+
+fn all_warnings(inspection: &Inspection, now: OffsetDateTime) -> Vec<String> {
+    let sources = inspection.config.iter().flat_map(|config| config.sources.values());
+    let expired = sources.flat_map(|source: &Source| source.warn_of_expired(now));
+    inspection.warnings.iter().cloned().chain(expired).collect()
+}
+
+fn print_settings(inspection: &Inspection, locations: &Locations, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        let settings: Vec<Value> = inspection.settings.iter().map(describe_setting).collect();
+        return super::print_json(&json!({
+            "file": describe_file(locations),
+            "data": locations.data,
+            "usable": inspection.config.is_ok(),
+            "settings": settings,
+        }));
+    }
+    match describe_file(locations) {
+        Value::String(file) => println!("# file: {file}"),
+        _ => println!("# no file; {} would be read", locations.file.display()),
+    }
+    println!("# data folder: {}\n", locations.data.display());
+    print!("{}", to_toml(&inspection.settings));
+    if let Err(error) = &inspection.config {
+        eprintln!("claygate: {error}");
+    }
+    Ok(())
+}
+
+/// The file's path; null where there is none.
+fn describe_file(locations: &Locations) -> Value {
+    if locations.file.exists() { json!(locations.file) } else { Value::Null }
+}
+
+fn describe_setting(setting: &Setting) -> Value {
+    let origin = match &setting.origin {
+        Origin::Default => json!({ "from": "default" }),
+        Origin::File { line } => json!({ "from": "file", "line": line }),
+        Origin::Variable(name) => json!({ "from": "variable", "name": name }),
+    };
+    json!({ "setting": format!("{}.{}", setting.section, setting.key), "value": setting.shown, "default": setting.words, "origin": origin })
+}
