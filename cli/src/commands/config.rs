@@ -136,5 +136,6 @@ fn describe_setting(setting: &Setting) -> Value {
         Origin::File { line } => json!({ "from": "file", "line": line }),
         Origin::Variable(name) => json!({ "from": "variable", "name": name }),
     };
-    json!({ "setting": format!("{}.{}", setting.section, setting.key), "value": setting.shown, "default": setting.words, "origin": origin })
+    let default = (!setting.words.is_empty()).then_some(setting.words);
+    json!({ "setting": format!("{}.{}", setting.section, setting.key), "value": setting.shown, "default": default, "origin": origin })
 }

@@ -400,7 +400,7 @@ pub(super) fn read_admin(reader: &Reader<'_>, made: Option<&Path>) -> AdminConfi
     let token = match made {
         Some(file) => {
             reader.note("token", format!("*** ({})", file.display()).into(), &Origin::Default);
-            reader.read_secret("token", file).map(SecretString::from)
+            reader.made_secret("token", file)
         }
         None => reader.secret("token"),
     };

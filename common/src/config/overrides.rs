@@ -23,7 +23,7 @@ pub(super) fn apply(tree: &mut Table, root: &'static Section, environment: &Envi
     collect(root, Some(tree), &mut Vec::new(), &mut targets);
     let mut problems = Vec::new();
     for (variable, value) in environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
-        if RESERVED.contains(&variable) || variable.starts_with(TEST_PREFIX) {
+        if RESERVED.contains(&variable) || variable.starts_with(TEST_PREFIX) || is_service_link(variable, value) {
             continue;
         }
         let problem =
@@ -49,6 +49,19 @@ pub(super) fn apply(tree: &mut Table, root: &'static Section, environment: &Envi
         }
     }
     problems
+}
+
+/// Kubernetes describes every service of a namespace to every pod: one named `claygate-ingest` by
+/// `CLAYGATE_INGEST_SERVICE_HOST`, `CLAYGATE_INGEST_PORT=tcp://…`, `CLAYGATE_INGEST_PORT_8080_TCP_ADDR` and the like.
+fn is_service_link(variable: &str, value: &str) -> bool {
+    let is_address = value.starts_with("tcp://") || value.starts_with("udp://") || value.starts_with("sctp://");
+    let describes_port = variable.rsplit_once("_PORT_").is_some_and(|(_, port)| {
+        let mut parts = port.split('_');
+        parts.next().is_some_and(|number| number.parse::<u16>().is_ok())
+            && parts.next().is_some_and(|protocol| matches!(protocol, "TCP" | "UDP" | "SCTP"))
+    });
+    let names_service = variable.ends_with("_SERVICE_HOST") || variable.contains("_SERVICE_PORT");
+    !variable.contains("__") && (names_service || describes_port || variable.ends_with("_PORT") && is_address)
 }
 
 /// A setting that a variable can stand for.

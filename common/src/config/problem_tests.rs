@@ -128,6 +128,8 @@ fn sources() {
         "verify = { kind = \"token\", secrets = [5] }",
         "verify = { kind = \"token\", secrets = \"marked-secret\" }",
         "verify = { kind = \"token\", secrets = [\"short\"] }",
+        "verify = { kind = \"token\", secrets = [\"marked-secret \"] }",
+        "verify = { kind = \"token\", secrets = [\"marked-\\nsecret\"] }",
         "verify = { kind = \"token\", secrets_file = \"no-such-file\" }",
         "verify = { kind = \"token\", secrets = [{ file = \"x\" }] }",
         "verify = { kind = \"token\", secrets = [{ value = \"marked-secret-0123\", expires = \"tomorrow\" }] }",
@@ -229,6 +231,7 @@ fn variables() {
     for (name, value) in [
         ("CLAYGATE_INGEST__LISTN", "x"),
         ("CLAYGATE_LISTEN", "x"),
+        ("CLAYGATE_PORT", "8080"),
         ("CLAYGATE_QUITE_OTHER", "x"),
         ("CLAYGATE_CONFG", "x"),
         ("CLAYGATE_INGEST__LIMITS__IN_FLIGHT", "many"),

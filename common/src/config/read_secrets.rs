@@ -95,16 +95,30 @@ impl<'a> Reader<'a> {
         parsed.map_err(|_| self.wrong("expires", "is not a moment: write it as \"2030-01-31T00:00:00Z\"")).ok()
     }
 
-    /// `found` if it holds something; what a section needs that is not in use is not kept.
+    /// `found` if it can be a secret; in a section that is not in use none is kept.
     fn checked(&self, name: &'static str, found: Option<String>) -> SecretString {
-        match found {
-            Some(secret) if secret.trim().is_empty() && self.strict => {
-                self.wrong(name, "is empty");
-                SecretString::default()
-            }
-            Some(secret) if self.strict => SecretString::from(secret),
-            _ => SecretString::default(),
+        let Some(secret) = found.filter(|_| self.strict) else { return SecretString::default() };
+        if secret.trim().is_empty() {
+            self.wrong(name, "is empty");
+            return SecretString::default();
         }
+        // It could stand in no header, and a password is never meant to have one.
+        if secret.contains(char::is_control) {
+            self.wrong(name, "holds a line's end or another control character: a secret is one line");
+            return SecretString::default();
+        }
+        SecretString::from(secret)
+    }
+
+    /// A secret that claygate made itself; `None` was reported.
+    pub(super) fn made_secret(&self, name: &'static str, file: &Path) -> Option<SecretString> {
+        let secret = self.read_secret(name, file)?;
+        if secret.trim().is_empty() {
+            let file = file.display();
+            self.wrong(name, format!("the secret file {file} is empty: remove it and run `claygate init`"));
+            return None;
+        }
+        Some(self.checked(name, Some(secret)))
     }
 
     fn secret_of_file(&self, file_key: &str, node: &Node) -> Option<String> {
@@ -118,7 +132,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A secret file's content without its last line's end; reports what is wrong with it under `name`.
-    pub(super) fn read_secret(&self, name: &str, path: &Path) -> Option<String> {
+    fn read_secret(&self, name: &str, path: &Path) -> Option<String> {
         if !self.strict {
             return None;
         }

@@ -16,8 +16,8 @@ where it comes from; `claygate.example.toml` is a file to start from.
 
 - **Variables.** `CLAYGATE_<SECTION>__<KEY>` overrides the file, with `__` between the parts of a path and `_` for `-`:
   `CLAYGATE_INGEST__LIMITS__IN_FLIGHT=2048`, `CLAYGATE_DESTINATIONS__CRM_SYNC__TIMEOUT=10s`. Strings, numbers, true and
-  false only; lists and tables stand in the file. The source or destination has to exist already. An unknown variable that
-  starts with `CLAYGATE_` is an error. No settings are `CLAYGATE_CONFIG`, `CLAYGATE_DATA` and `CLAYGATE_PG_BIN` (the
+  false only, taken as they are; lists and tables stand in the file. The source or destination has to exist already. An
+  unknown variable that starts with `CLAYGATE_` is an error (those by which Kubernetes describes services are not). No settings are `CLAYGATE_CONFIG`, `CLAYGATE_DATA` and `CLAYGATE_PG_BIN` (the
   folder of the Postgres binaries).
 - **`${VARIABLE}`** in any string of the file is replaced by the environment's. An unset or empty one is an error in the
   sections that the process uses: `ingest` needs no tokens of destinations, `worker` no secrets of sources. `$$` stands

@@ -247,6 +247,8 @@ fn check_secrets(reader: &Reader<'_>, kind: &str, secrets: &[ActiveSecret]) {
             if !is_webhook_secret(secret) {
                 reader.wrong("secrets", "holds one that is not whsec_ and the base64 of at least 16 bytes");
             }
+        } else if kind == "token" && secret.trim() != secret {
+            reader.wrong("secrets", "holds one that starts or ends with a space, which no header can: remove it");
         } else if secret.len() < 16 {
             reader.context.warn(format!("{}: a secret is shorter than 16 characters: use a longer one", reader.path()));
         }
@@ -264,7 +266,7 @@ pub(super) fn is_webhook_secret(secret: &str) -> bool {
 fn read_default_verification(name: &str, reader: &Reader<'_>, data: &Path) -> Verification {
     let variable = reader.context.environment.get("CLAY_WEBHOOK_SECRET").filter(|_| name == "clay");
     let (value, from) = match variable.filter(|secret| !secret.trim().is_empty()) {
-        Some(secret) => (Some(secret.to_owned()), "${CLAY_WEBHOOK_SECRET}".to_owned()),
+        Some(secret) => (Some(SecretString::from(secret)), "${CLAY_WEBHOOK_SECRET}".to_owned()),
         None => {
             let file = data.join("secrets").join(name);
             (read_made_secret(reader, &file), file.display().to_string())
@@ -272,11 +274,11 @@ fn read_default_verification(name: &str, reader: &Reader<'_>, data: &Path) -> Ve
     };
     let shown = serde_json::json!({ "kind": "token", "header": HEADER, "secrets": [format!("*** ({from})")] });
     reader.note("verify", shown, &Origin::Default);
-    let secret = ActiveSecret { value: SecretString::from(value.unwrap_or_default()), expires_at: None };
+    let secret = ActiveSecret { value: value.unwrap_or_default(), expires_at: None };
     Verification::Token { header: HEADER.to_ascii_lowercase(), secrets: vec![secret] }
 }
 
-fn read_made_secret(reader: &Reader<'_>, file: &Path) -> Option<String> {
+fn read_made_secret(reader: &Reader<'_>, file: &Path) -> Option<SecretString> {
     if reader.strict && !file.exists() {
         let file = file.display();
         if reader.context.secrets_are_made {
@@ -289,13 +291,7 @@ fn read_made_secret(reader: &Reader<'_>, file: &Path) -> Option<String> {
         );
         return None;
     }
-    let secret = reader.read_secret("verify", file)?;
-    if secret.trim().is_empty() {
-        reader
-            .wrong("verify", format!("the secret file {} is empty: remove it and run `claygate init`", file.display()));
-        return None;
-    }
-    Some(secret)
+    reader.made_secret("verify", file)
 }
 
 fn read_idempotency(reader: &Reader<'_>) -> IdempotencyConfig {
@@ -309,7 +305,8 @@ fn read_idempotency(reader: &Reader<'_>) -> IdempotencyConfig {
 }
 
 fn read_fields(reader: &Reader<'_>) -> BTreeMap<String, String> {
-    let fields = reader.text_table("fields");
+    // Those who receive and those who route read leads by them.
+    let fields = reader.clone().with_strict(true).text_table("fields");
     for (field, pointer) in &fields {
         if let Err(what) = check_name(field) {
             reader.wrong("fields", format!("\"{field}\" {what}"));

@@ -87,3 +87,17 @@ fn titles_are_unique() {
     let titles: Vec<&str> = reference::sections().iter().map(|section: &&'static Section| section.title).collect();
     assert_eq!(titles.iter().collect::<BTreeSet<_>>().len(), titles.len());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    /// Whatever is cut out of a file, or written into it, reading ends with an answer.
+    #[test]
+    fn no_file_makes_reading_panic(from in 0_usize..4_000, length in 0_usize..80, text in "[a-z=\\[\\]{}\"\n$0-9/. ]{0,12}") {
+        let whole = EVERY_KEY[0];
+        let at = |index: usize| whole.char_indices().map(|(at, _)| at).nth(index).unwrap_or(whole.len());
+        let mutant = format!("{}{text}{}", &whole[..at(from)], &whole[at(from + length)..]);
+        if let Err(error) = Config::from_toml(Role::Up, &mutant, &full_environment()) {
+            assert!(!error.problems.is_empty());
+        }
+    }
+}

@@ -278,6 +278,11 @@ fn variables_override_the_file() {
             ("CLAYGATE_DESTINATIONS__OUTREACH__URL", "https://example.com/${NOT_A_VARIABLE}"),
             ("CLAYGATE_DESTINATIONS__OUTREACH__ALLOW_PRIVATE", "true"),
             ("CLAYGATE_TEST_ANYTHING", "is not a setting"),
+            ("CLAYGATE_SERVICE_HOST", "10.0.0.1"),
+            ("CLAYGATE_INGEST_SERVICE_PORT_HTTP", "8080"),
+            ("CLAYGATE_INGEST_PORT", "tcp://10.0.0.1:8080"),
+            ("CLAYGATE_INGEST_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+            ("CLAYGATE_INGEST_PORT_8080_TCP_PROTO", "tcp"),
             ("CLAYGATE_PG_BIN", "/usr/bin"),
         ],
     );
