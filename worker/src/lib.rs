@@ -1,4 +1,5 @@
 //! Queue out: routes stored callbacks and delivers what came of them.
 
+pub mod destinations;
 pub mod health;
 pub mod lanes;
