@@ -2,4 +2,5 @@
 
 pub mod http;
 pub mod postgres;
+pub mod receiver;
 pub mod wait;
