@@ -76,6 +76,18 @@ impl DeliveryState {
 }
 
 words! {
+    /// Whether a destination is sent to.
+    DestinationState {
+        /// It is.
+        Running = "running",
+        /// Not for now: an operator's wish, or its credentials were refused. What is for it waits.
+        Paused = "paused",
+        /// It said that it is gone (410). What is for it waits.
+        Disabled = "disabled",
+    }
+}
+
+words! {
     /// Why a callback or delivery was not sent, or was given up.
     Reason {
         /// No rule matched.

@@ -5,6 +5,7 @@
 
 mod connect;
 pub mod cooldowns;
+pub mod destination_state;
 pub mod diagnosis;
 pub mod leads;
 mod migrate;
