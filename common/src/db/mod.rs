@@ -3,15 +3,18 @@
 //! [`Database`] is a pool on one configuration; [`ConnectSettings`] turns that configuration into the two dialects in
 //! use (sqlx for the services, tokio-postgres for refinery).
 
+pub mod callback_aliases;
 mod connect;
 pub mod cooldowns;
 pub mod destination_state;
 pub mod diagnosis;
+pub mod intake;
 pub mod leads;
 mod migrate;
 pub mod outbox;
 pub mod outcomes;
 pub mod partitions;
+pub mod quarantine;
 pub mod routing;
 
 pub use connect::{ConnectSettings, Database};
@@ -39,6 +42,14 @@ pub enum DbError {
     /// Anything else: a mistake in this program or its schema.
     #[error("the statement failed")]
     Other(#[source] sqlx::Error),
+}
+
+impl DbError {
+    /// A statement that took longer than `limit`. It may still be running: its connection must not be used again.
+    pub fn timed_out(limit: std::time::Duration) -> Self {
+        let error = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+        Self::Unavailable(sqlx::Error::Io(error))
+    }
 }
 
 impl From<sqlx::Error> for DbError {

@@ -1,0 +1,205 @@
+//! The intake as a whole: built, then run until its token is cancelled. Holds no process-wide state, so that a process
+//! can host it beside other parts.
+//!
+//! Stop, in this order: the listener answers what it has taken and closes; the writers commit what waits; the drain
+//! ends after its current statement. What is left in the spool is reported, and drained by the next start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::{App, HttpServer, web};
+use common::config::Config;
+use common::db::Database;
+use common::db::intake::Books;
+use common::queue::Doorbell;
+use common::telemetry::Probe;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::commit::clock::DatabaseClock;
+use crate::commit::health::DatabaseHealth;
+use crate::commit::queue::Queue;
+use crate::commit::writer::{Shared, Writer};
+use crate::http::admission::Admission;
+use crate::http::receive::{Gate, receive};
+use crate::readiness::IntakeProbe;
+use crate::sources::{ChangedPolicy, Sources};
+use crate::spool::drain::Drain;
+use crate::spool::{Spool, SpoolError};
+use crate::{commit, telemetry};
+
+/// How long an idle connection is kept open.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a closing connection may take.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
+const SPOOL_PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the intake cannot start. Postgres being away is no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The spool cannot be used.
+    #[error("the spool cannot be opened")]
+    Spool(#[from] SpoolError),
+    /// The listener could not be opened.
+    #[error("the public listener cannot use {listen}; choose another address with ingest.listen")]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why the intake ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The listener broke.
+    #[error("the public listener ended")]
+    Listener(#[source] std::io::Error),
+    /// A part of it panicked.
+    #[error("a part of the intake ended")]
+    Part(#[source] tokio::task::JoinError),
+}
+
+/// The intake, listening but not yet answering.
+pub struct Application {
+    shared: Arc<Shared>,
+    server: Server,
+    port: u16,
+    writers: i16,
+    shutdown: CancellationToken,
+}
+
+impl Application {
+    /// Opens the spool and the listener, and looks once for Postgres (for at most two seconds). Nothing is answered
+    /// before [`Application::run_until_stopped`].
+    ///
+    /// # Errors
+    /// [`StartError`]; never because Postgres is away.
+    pub async fn build(
+        config: &Config,
+        database: Database,
+        doorbell: Doorbell,
+        shutdown: CancellationToken,
+    ) -> Result<Self, StartError> {
+        telemetry::register(config);
+        let shared = Arc::new(Shared {
+            queue: Queue::default(),
+            health: DatabaseHealth::new(),
+            clock: DatabaseClock::default(),
+            spool: Spool::open(&config.spool.dir, config.spool.max_bytes)?,
+            settings: database.settings().clone(),
+            commit_timeout: config.ingest.limits.commit_timeout,
+            policy: Box::new(ChangedPolicy::new(config)),
+            doorbell,
+        });
+        if let Err(error) = shared.health.probe(&shared.settings).await {
+            tracing::warn!(error = %commit::health::chain(&error), "Postgres takes no commits yet; callbacks go to the spool");
+        }
+        let (server, port) = listen(config, &shared)?;
+        // The configuration allows far fewer.
+        let writers = i16::try_from(config.ingest.writers).unwrap_or(i16::MAX);
+        Ok(Self { shared, server, port, writers, shutdown })
+    }
+
+    /// The public port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What `/readyz` asks.
+    pub fn probes(&self) -> Vec<Arc<dyn Probe>> {
+        vec![Arc::new(IntakeProbe(Arc::clone(&self.shared)))]
+    }
+
+    /// Answers until the token is cancelled, then until everything that was taken is answered.
+    ///
+    /// # Errors
+    /// [`RunError`] when a part of it ended on its own. What was answered with 2xx is durable in any case.
+    pub async fn run_until_stopped(self) -> Result<(), RunError> {
+        let Self { shared, server, writers, shutdown, .. } = self;
+        let handle = server.handle();
+        let mut parts = JoinSet::new();
+        for number in 0..writers {
+            parts.spawn(Writer::new(Arc::clone(&shared), books(&shared, number)).run());
+        }
+        parts.spawn(Drain::new(Arc::clone(&shared), books(&shared, writers)).run(shutdown.clone()));
+        parts.spawn(watch(Arc::clone(&shared), shutdown.clone()));
+
+        let mut server = std::pin::pin!(server);
+        let mut served = None;
+        let broken = tokio::select! {
+            () = shutdown.cancelled() => None,
+            ended = &mut server => { served = Some(ended); None }
+            Some(ended) = parts.join_next() => ended.err(),
+        };
+        if served.is_none() {
+            // Answers what it has taken; the writers are still there.
+            let stop = handle.stop(true);
+            served = Some(tokio::join!(server, stop).0);
+        }
+        shutdown.cancel();
+        shared.queue.close();
+        let mut broken = broken;
+        while let Some(ended) = parts.join_next().await {
+            broken = broken.or(ended.err());
+        }
+        report(&shared);
+        if let Some(error) = broken {
+            return Err(RunError::Part(error));
+        }
+        served.unwrap_or(Ok(())).map_err(RunError::Listener)
+    }
+}
+
+fn books(shared: &Shared, writer: i16) -> Books {
+    Books { instance: shared.spool.instance(), writer }
+}
+
+/// Looks for Postgres while it is away, and for the disk while it is failing.
+async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let probe_disk = async {
+        loop {
+            tokio::time::sleep(SPOOL_PROBE_EVERY).await;
+            shared.spool.probe().await;
+        }
+    };
+    tokio::select! {
+        () = shared.health.keep_probing(&shared.settings, &shutdown) => {}
+        () = probe_disk => {}
+    }
+}
+
+fn report(shared: &Shared) {
+    match shared.spool.entries() {
+        0 => tracing::info!("the intake has stopped; its spool is empty"),
+        left => tracing::warn!(entries = left, "the intake has stopped; its spool is drained by the next start"),
+    }
+}
+
+fn listen(config: &Config, shared: &Arc<Shared>) -> Result<(Server, u16), StartError> {
+    let ingest = &config.ingest;
+    let gate = web::Data::new(Gate {
+        sources: Sources::new(config),
+        admission: Admission::new(ingest.limits.in_flight, ingest.limits.in_flight_bytes),
+        headers_max: ingest.limits.headers,
+        body_timeout: ingest.limits.body_timeout,
+        shared: Arc::clone(shared),
+    });
+    let bind = |source| StartError::Bind { listen: ingest.listen, source };
+    let longest = ingest.limits.body_timeout + 2 * ingest.limits.commit_timeout;
+    let server = HttpServer::new(move || App::new().app_data(gate.clone()).default_service(web::to(receive)))
+        .workers(ingest.threads)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(ingest.limits.header_timeout)
+        .client_disconnect_timeout(DISCONNECT_LIMIT)
+        .shutdown_timeout(longest.as_secs())
+        .disable_signals()
+        .bind(ingest.listen)
+        .map_err(bind)?;
+    let port = server.addrs().first().map_or(0, SocketAddr::port);
+    Ok((server.run(), port))
+}

@@ -1,0 +1,149 @@
+//! What an authenticated request says: a callback with its key, or something that is none. Pure, but for the fresh id.
+
+use bytes::Bytes;
+use common::canonical::{self, Malformed};
+use common::db::intake::Incoming;
+use common::db::quarantine::{Problem, Unusable};
+use common::idempotency::{self, KeyInput};
+use common::ids::{CallbackId, RowId};
+use common::states::Reason;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::commit::Entry;
+use crate::sources::Source;
+
+/// Members of Clay's routine webhooks.
+const ROUTINE_MEMBERS: [&str; 3] = ["webhookId", "createdAt", "data"];
+
+/// An authenticated request.
+pub(crate) struct Request<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) body: Bytes,
+    /// As they are kept: JSON, secrets redacted.
+    pub(crate) headers: String,
+    /// `Idempotency-Key`, else `webhook-id`.
+    pub(crate) key_header: Option<&'a str>,
+    /// The query as it came.
+    pub(crate) query: &'a str,
+}
+
+/// What was read.
+pub(crate) struct Read {
+    pub(crate) entry: Entry,
+    /// Why it is none, where the entry is [`Entry::Unusable`].
+    pub(crate) malformed: Option<Malformed>,
+    /// The source's pointers gave no key.
+    pub(crate) pointers_missed: bool,
+}
+
+/// Reads `request`.
+pub(crate) fn read(request: Request<'_>) -> Read {
+    let checked = match canonical::check_body(&request.body) {
+        Ok(checked) => checked,
+        Err(malformed) => return unusable(request, malformed),
+    };
+    let derived = idempotency::derive_key(&KeyInput {
+        header: request.key_header,
+        pointers: &request.source.config.idempotency.pointers,
+        object: &checked.object,
+        digest: &checked.digest,
+        run: run_parameter(request.query),
+    });
+    let incoming = Incoming {
+        id: CallbackId::new(),
+        source: request.source.name.clone(),
+        key: derived.key,
+        digest: checked.digest,
+        row_id: row_of(&checked.object, request.query),
+        skip: skip_reason(&checked.object),
+        body: request.body,
+        headers: request.headers,
+        received_at: None,
+    };
+    Read { entry: Entry::Callback(incoming), malformed: None, pointers_missed: derived.pointers_missed }
+}
+
+/// The `run` parameter: a deliberate re-run. As written, and absent where it is empty.
+pub(crate) fn run_parameter(query: &str) -> Option<&str> {
+    parameter(query, "run")
+}
+
+fn unusable(request: Request<'_>, malformed: Malformed) -> Read {
+    let entry = Entry::Unusable(Unusable {
+        id: CallbackId::new(),
+        source: request.source.name.clone(),
+        problem: Problem::Malformed,
+        detail: malformed.to_string(),
+        digest: Sha256::digest(&request.body).into(),
+        body: request.body,
+        headers: request.headers,
+        received_at: None,
+    });
+    Read { entry, malformed: Some(malformed), pointers_missed: false }
+}
+
+/// The row that the callback came back from, by its member `claygate_id`, else by its signed URL.
+fn row_of(object: &Map<String, Value>, query: &str) -> Option<RowId> {
+    let named = object.get("claygate_id").and_then(Value::as_str).and_then(|id| id.trim().parse().ok());
+    named.or_else(|| parameter(query, "cg_row")?.parse().ok())
+}
+
+/// Clay's routine webhooks and their test event are no leads. A lead that happens to have an empty `data` is one.
+fn skip_reason(object: &Map<String, Value>) -> Option<Reason> {
+    let data = object.get("data")?.as_object()?;
+    if data.get("routine_run_id").is_some_and(|id| !id.is_null()) {
+        return Some(Reason::Routine);
+    }
+    let is_routine = object.keys().all(|name| ROUTINE_MEMBERS.contains(&name.as_str()));
+    (data.is_empty() && is_routine).then_some(Reason::TestEvent)
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    value.filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn routine_webhooks_are_told_from_leads() {
+        for (body, reason) in [
+            (json!({"webhookId": "w", "createdAt": "now", "data": {"routine_run_id": "r"}}), Some(Reason::Routine)),
+            (json!({"webhookId": "w", "createdAt": "now", "data": {}}), Some(Reason::TestEvent)),
+            (json!({"data": {}}), Some(Reason::TestEvent)),
+            (json!({"data": {}, "email": "jane@example.com"}), None),
+            (json!({"data": {"email": "jane@example.com"}}), None),
+            (json!({"data": {"routine_run_id": null}}), None),
+            (json!({"data": "routine_run_id"}), None),
+            (json!({}), None),
+        ] {
+            assert_eq!(skip_reason(body.as_object().unwrap()), reason, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_run_parameter_is_taken_as_written() {
+        for (query, run) in
+            [("", None), ("run=", None), ("run=2", Some("2")), ("a=1&run=x%20y", Some("x%20y")), ("rerun=2", None)]
+        {
+            assert_eq!(run_parameter(query), run, "{query}");
+        }
+    }
+
+    #[test]
+    fn the_row_is_named_by_the_body_or_by_the_url() {
+        let (one, two) = (RowId::new(), RowId::new());
+        let (body, query) = (json!({"claygate_id": one.to_string()}), format!("cg_exp=1&cg_row={two}"));
+        let object = body.as_object().unwrap();
+        assert_eq!(row_of(object, &query), Some(one));
+        assert_eq!(row_of(&Map::new(), &query), Some(two));
+        assert_eq!(row_of(json!({"claygate_id": 7}).as_object().unwrap(), "cg_row=x"), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! One connection with a time limit on every statement. Collisions (SQLSTATE 40) are tried again here; every other
+//! failure is the caller's.
+
+use std::future::Future;
+use std::time::Duration;
+
+use common::db::callback_aliases::{self, Alias};
+use common::db::intake::{Books, Candidate, Counted, Found, Incoming, IntakeConnection, Stored};
+use common::db::quarantine::{self, Unusable};
+use common::db::{ConnectSettings, DbError};
+use common::ids::CallbackId;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+const TRIES_MAX: u32 = 6;
+const COLLISION_PAUSE: Duration = Duration::from_millis(2);
+
+/// Repeats a statement while it collides with others.
+macro_rules! without_collisions {
+    ($limit:expr, $statement:expr) => {{
+        let mut tries = 1;
+        loop {
+            match within($limit, $statement).await {
+                Err(DbError::Collision(_)) if tries < TRIES_MAX => {
+                    tokio::time::sleep(COLLISION_PAUSE * tries).await;
+                    tries += 1;
+                }
+                done => break done,
+            }
+        }
+    }};
+}
+
+/// A writer's connection. After [`DbError::Unavailable`] drop it: a statement may still be running on it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: IntakeConnection,
+    limit: Duration,
+    books: Books,
+}
+
+impl Session {
+    /// Connects within `limit`, which is also every statement's.
+    pub(crate) async fn open(settings: &ConnectSettings, limit: Duration, books: Books) -> Result<Self, DbError> {
+        let connection = within(limit, IntakeConnection::open(settings)).await?;
+        Ok(Self { connection, limit, books })
+    }
+
+    pub(crate) async fn store(&mut self, candidates: &[Candidate<'_>]) -> Result<Vec<Stored>, DbError> {
+        without_collisions!(self.limit, self.connection.store(&self.books, candidates))
+    }
+
+    pub(crate) async fn look_up(&mut self, callbacks: &[&Incoming]) -> Result<Vec<Found>, DbError> {
+        without_collisions!(self.limit, self.connection.look_up(callbacks))
+    }
+
+    pub(crate) async fn count(&mut self, counted: &[(&str, Counted, Option<OffsetDateTime>)]) -> Result<(), DbError> {
+        without_collisions!(self.limit, self.connection.count(&self.books, counted))
+    }
+
+    pub(crate) async fn quarantine(
+        &mut self,
+        unusable: &[&Unusable],
+    ) -> Result<Vec<(CallbackId, OffsetDateTime)>, DbError> {
+        without_collisions!(self.limit, quarantine::put(&mut self.connection, &self.books, unusable))
+    }
+
+    pub(crate) async fn add_aliases(&mut self, aliases: &[Alias<'_>]) -> Result<(), DbError> {
+        without_collisions!(self.limit, callback_aliases::add(&mut self.connection, &self.books, aliases))
+    }
+
+    pub(crate) async fn present(&mut self, ids: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
+        without_collisions!(self.limit, self.connection.present(ids))
+    }
+
+    pub(crate) async fn ensure_partition(&mut self, moment: OffsetDateTime) -> Result<(), DbError> {
+        without_collisions!(self.limit, self.connection.ensure_partition(moment))
+    }
+
+    /// Says goodbye to the server.
+    pub(crate) async fn close(self) {
+        let _gone_anyway = tokio::time::timeout(self.limit, self.connection.close()).await;
+    }
+}
+
+/// Gives `statement` at most `limit`; too slow counts as unavailable.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    statement: impl Future<Output = Result<T, DbError>>,
+) -> Result<T, DbError> {
+    match tokio::time::timeout(limit, statement).await {
+        Ok(done) => done,
+        Err(_elapsed) => Err(DbError::timed_out(limit)),
+    }
+}

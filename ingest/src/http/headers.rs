@@ -1,0 +1,93 @@
+//! The headers as they are kept: JSON, in the order of arrival, with every secret replaced.
+
+use actix_web::http::header::HeaderMap;
+use serde_json::value::RawValue;
+
+/// The name under which the path is kept.
+pub(crate) const PATH: &str = ":path";
+const REDACTED: &str = "[redacted]";
+
+/// Headers that are secret wherever they come from.
+const SECRET_NAMES: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "webhook-signature"];
+/// Parts of names that say the same.
+const SECRET_PARTS: [&str; 6] = ["secret", "token", "signature", "password", "api-key", "apikey"];
+
+/// The request's headers as `[[name, value], …]`, preceded by the pair `[":path", path]` with the `run` parameter as
+/// its only query: any other may be a secret.
+pub(crate) fn to_json(headers: &HeaderMap, secret_headers: &[String], path: &str, run: Option<&str>) -> String {
+    let mut json = String::with_capacity(64 + headers.len() * 48);
+    json.push('[');
+    let with_run = run.map(|run| format!("{path}?run={run}"));
+    push_pair(&mut json, PATH, with_run.as_deref().unwrap_or(path));
+    for (name, value) in headers {
+        json.push(',');
+        if is_secret(name.as_str(), secret_headers) {
+            push_pair(&mut json, name.as_str(), REDACTED);
+        } else {
+            push_pair(&mut json, name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
+        }
+    }
+    json.push(']');
+    json
+}
+
+/// The value of `name` in what [`to_json`] made; `None` where it is absent.
+pub(crate) fn kept(json: &str, name: &str) -> Option<String> {
+    let pairs: Vec<(String, &RawValue)> = serde_json::from_str(json).ok()?;
+    let (_, value) = pairs.into_iter().find(|(known, _)| known == name)?;
+    serde_json::from_str(value.get()).ok()
+}
+
+fn is_secret(name: &str, secret_headers: &[String]) -> bool {
+    SECRET_NAMES.contains(&name)
+        || SECRET_PARTS.iter().any(|part| name.contains(part))
+        || secret_headers.iter().any(|secret| secret == name)
+}
+
+fn push_pair(json: &mut String, name: &str, value: &str) {
+    json.push('[');
+    push_string(json, name);
+    json.push(',');
+    push_string(json, value);
+    json.push(']');
+}
+
+fn push_string(json: &mut String, text: &str) {
+    // A string is always JSON.
+    json.push_str(&serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned()));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_replaced_and_the_rest_is_kept() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer hidden"),
+            ("x-gate", "hidden"),
+            ("x-clay-signature", "sha256=hidden"),
+            ("cookie", "hidden"),
+            ("webhook-signature", "v1,hidden"),
+            ("x-my-api-key", "hidden"),
+            ("content-type", "application/json"),
+            ("x-quote", "say \"hi\"\\"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers.append(HeaderName::from_static("x-latin"), HeaderValue::from_bytes(b"caf\xe9").unwrap());
+        let json = to_json(&headers, &["x-gate".to_owned()], "/api/clay/enriched", Some("2"));
+        assert!(!json.contains("hidden"), "{json}");
+        assert_eq!(kept(&json, "content-type").as_deref(), Some("application/json"));
+        assert_eq!(kept(&json, "x-quote").as_deref(), Some("say \"hi\"\\"));
+        assert_eq!(kept(&json, "x-latin").as_deref(), Some("caf\u{fffd}"));
+        assert_eq!(kept(&json, ":path").as_deref(), Some("/api/clay/enriched?run=2"));
+        assert_eq!(kept(&json, "x-gate").as_deref(), Some("[redacted]"));
+        assert_eq!(kept(&json, "absent"), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! The way of a request: path, limits, body, proof, key, commit, answer.
+//!
+//! The proof is over the raw bytes, before anything of the body is parsed. From the moment the body is read nothing
+//! depends on the client any more: the entry, with its in-flight permit, belongs to the writers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::http::{Method, Uri};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use common::canonical::Malformed;
+use common::db::quarantine;
+use common::signature::{self, RequestParts};
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+
+use super::admission::{Admission, Overloaded, Permit};
+use super::answer::{self, Status};
+use super::body::{self, BodyProblem};
+use super::headers;
+use super::problem::Problem;
+use crate::callback::{self, Read, Request};
+use crate::commit::queue::{Job, Queue};
+use crate::commit::writer::Shared;
+use crate::commit::{Entry, Outcome};
+use crate::sources::{Source, Sources};
+use crate::telemetry::Outcomes;
+
+/// Headers that hold an explicit key, the first that is there counts.
+pub(crate) const KEY_HEADERS: [&str; 2] = ["idempotency-key", "webhook-id"];
+
+/// What every request needs.
+pub(crate) struct Gate {
+    pub(crate) sources: Sources,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) headers_max: usize,
+    pub(crate) body_timeout: Duration,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Answers one request.
+pub(crate) async fn receive(request: HttpRequest, payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
+    let Some(source) = gate.sources.on(request.path()) else {
+        return Problem::UnknownPath.into_response();
+    };
+    match take(&request, payload, &gate, source).await {
+        Ok(response) => response,
+        Err(problem) => {
+            source.outcomes.count_problem(&problem);
+            problem.into_response()
+        }
+    }
+}
+
+async fn take(
+    request: &HttpRequest,
+    payload: web::Payload,
+    gate: &Gate,
+    source: &Source,
+) -> Result<HttpResponse, Problem> {
+    check_head(request, gate)?;
+    let (body, permit) = read_body(request, payload, gate, source).await?;
+    let body_read_at = Instant::now();
+    let Read { entry, malformed, pointers_missed } = check_body(request, body, gate, source)?;
+    if pointers_missed {
+        source.outcomes.pointers_missed.increment(1);
+    }
+    let outcome = submit(&gate.shared.queue, entry, permit).await;
+    source.outcomes.ack_seconds.record(body_read_at.elapsed());
+    respond(outcome, malformed, &source.outcomes)
+}
+
+fn check_head(request: &HttpRequest, gate: &Gate) -> Result<(), Problem> {
+    if request.method() != Method::POST {
+        return Err(Problem::WrongMethod);
+    }
+    if request.headers().len() > gate.headers_max {
+        return Err(Problem::TooManyHeaders { headers_max: gate.headers_max });
+    }
+    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").trim());
+    if text(CONTENT_TYPE).is_some_and(|kind| !is_json(kind)) {
+        return Err(Problem::NotJson);
+    }
+    if text(CONTENT_ENCODING).is_some_and(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")) {
+        return Err(Problem::Encoded);
+    }
+    Ok(())
+}
+
+/// `application/json`, `text/json` and `…+json`, with or without parameters; an empty header counts as absent.
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(essence.as_str(), "" | "application/json" | "text/json") || essence.ends_with("+json")
+}
+
+async fn read_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    gate: &Gate,
+    source: &Source,
+) -> Result<(Bytes, Permit), Problem> {
+    let bytes_max = source.body_bytes_max;
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: usize| bytes > bytes_max) {
+        return Err(Problem::TooLarge { bytes_max });
+    }
+    let mut permit = gate.admission.admit(announced.unwrap_or(0)).map_err(|Overloaded| Problem::Overloaded)?;
+    let body =
+        body::read(payload, bytes_max, gate.body_timeout, &mut permit).await.map_err(|problem| match problem {
+            BodyProblem::TooLarge => Problem::TooLarge { bytes_max },
+            BodyProblem::TooSlow => Problem::SlowBody,
+            BodyProblem::Overloaded => Problem::Overloaded,
+            BodyProblem::Broken => Problem::BrokenBody,
+        })?;
+    Ok((body, permit))
+}
+
+/// Proof first, then meaning.
+fn check_body(request: &HttpRequest, body: Bytes, gate: &Gate, source: &Source) -> Result<Read, Problem> {
+    let parts = Parts { headers: request.headers(), uri: request.uri() };
+    signature::verify(&source.config.verify, &parts, &body, OffsetDateTime::now_utc())
+        .map_err(Problem::Unauthorized)?;
+    let query = request.query_string();
+    let run = callback::run_parameter(query);
+    let headers = headers::to_json(request.headers(), gate.sources.secret_headers(), request.path(), run);
+    Ok(callback::read(Request { source, body, headers, key_header: key_header(request.headers()), query }))
+}
+
+/// The first that says something of `Idempotency-Key` and `webhook-id`.
+fn key_header(headers: &HeaderMap) -> Option<&str> {
+    KEY_HEADERS.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|value| !value.trim().is_empty()))
+}
+
+async fn submit(queue: &Queue, entry: Entry, permit: Permit) -> Outcome {
+    let (answer, outcome) = oneshot::channel();
+    match queue.push(Job { entry, answer, permit }) {
+        // A writer that died without an answer: the sender has to come again.
+        Ok(()) => outcome.await.unwrap_or(Outcome::Unavailable),
+        Err(_closed) => Outcome::Unavailable,
+    }
+}
+
+fn respond(outcome: Outcome, malformed: Option<Malformed>, outcomes: &Outcomes) -> Result<HttpResponse, Problem> {
+    Ok(match outcome {
+        Outcome::Accepted { id, at } => {
+            outcomes.accepted.increment(1);
+            answer::taken(id, Status::Accepted, at)
+        }
+        Outcome::Recorded { id, at } => {
+            outcomes.recorded.increment(1);
+            answer::taken(id, Status::Recorded, at)
+        }
+        Outcome::Spooled { id, at } => {
+            outcomes.spooled.increment(1);
+            answer::taken(id, Status::Spooled, at)
+        }
+        Outcome::Duplicate { id, first_received_at, at } => {
+            outcomes.duplicate.increment(1);
+            answer::duplicate(id, first_received_at, at)
+        }
+        Outcome::Quarantined { id, problem: quarantine::Problem::Conflict } => return Err(Problem::Conflict { id }),
+        Outcome::Quarantined { id, .. } => {
+            return Err(match malformed {
+                Some(malformed) => Problem::Malformed { malformed, id },
+                None => Problem::Refused { id },
+            });
+        }
+        Outcome::Present | Outcome::Unavailable => return Err(Problem::Unavailable),
+    })
+}
+
+/// The request as a verification sees it.
+struct Parts<'a> {
+    headers: &'a HeaderMap,
+    uri: &'a Uri,
+}
+
+impl RequestParts for Parts<'_> {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut values = self.headers.get_all(name);
+        match (values.next(), values.next()) {
+            (Some(only), None) => Some(only.as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn path_and_query(&self) -> &str {
+        self.uri.path_and_query().map_or("", |path| path.as_str())
+    }
+}

@@ -1,0 +1,221 @@
+//! The local spool: where callbacks wait while Postgres is away.
+//!
+//! Append-only segments of checksummed records ([`record`], [`segment`]); every append is fsynced before it is
+//! answered, and requests that wait together share the fsync ([`appender`]). Bounded in bytes; one process holds the
+//! folder's lock. A torn tail is cut off when the spool is opened; a damaged record in the middle is passed over, and
+//! its segment is kept aside. Entries keep the id and the time of receipt that their senders were answered with.
+//! [`drain`] commits what is here once Postgres is back, in order, and may be killed at any point: what was committed
+//! already is found by its id.
+
+mod appender;
+pub(crate) mod drain;
+mod record;
+mod segment;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use common::telemetry::metrics::SPOOL_ENTRIES;
+use rustix::fs::FlockOperation;
+use tokio::sync::{Notify, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::commit::Entry;
+use appender::{Appender, Command};
+use segment::Sealed;
+
+/// Commands that wait for the appender's thread; each is a writer's batch.
+const COMMANDS_MAX: usize = 64;
+
+/// Why the spool cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Another process uses the folder.
+    #[error("the spool folder {0} is in use by another process; every process needs its own (spool.dir)")]
+    Locked(PathBuf),
+    /// The folder or a file in it cannot be used.
+    #[error("the spool folder {path} cannot be used")]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The spool of this process.
+pub(crate) struct Spool {
+    commands: mpsc::Sender<Command>,
+    state: Arc<State>,
+    instance: Arc<str>,
+    /// Held until the process ends.
+    _lock: File,
+}
+
+/// What appender, drain and readiness share.
+struct State {
+    dir: PathBuf,
+    bytes_max: u64,
+    bytes: AtomicU64,
+    entries: AtomicU64,
+    /// The last append failed for another reason than space.
+    failing: AtomicBool,
+    /// The last append found no space; cleared when space is given back.
+    full: AtomicBool,
+    /// Segments that nothing is appended to any more, oldest first.
+    sealed: Mutex<VecDeque<Sealed>>,
+    /// Rings when there is something to drain.
+    filled: Notify,
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, with what an earlier process left in it.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; nothing is changed then.
+    pub(crate) fn open(dir: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+        let io = |source| SpoolError::Io { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let lock = lock(dir)?;
+        let instance = instance(dir).map_err(io)?;
+        let segments = segment::open_all(dir).map_err(io)?;
+        let next = segments.back().map_or(0, |last| last.number + 1);
+        let state = Arc::new(State {
+            dir: dir.to_owned(),
+            bytes_max,
+            bytes: AtomicU64::new(segments.iter().map(|segment| segment.bytes).sum()),
+            entries: AtomicU64::new(segments.iter().map(|segment| segment.entries).sum()),
+            failing: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            sealed: Mutex::new(segments),
+            filled: Notify::new(),
+        });
+        state.entries_changed();
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let appender = Appender::new(Arc::clone(&state), next);
+        std::thread::Builder::new().name("spool".to_owned()).spawn(move || appender.run(inbox)).map_err(io)?;
+        Ok(Self { commands, state, instance, _lock: lock })
+    }
+
+    /// Makes `entries` durable, in order, and answers how many of them are (the first so many).
+    ///
+    /// # Cancel safety
+    /// A cancelled call may or may not have written them.
+    pub(crate) async fn append(&self, entries: &[Entry]) -> usize {
+        let records = entries.iter().map(record::encode).collect();
+        let (reply, durable) = oneshot::channel();
+        if self.commands.send(Command::Append { records, reply }).await.is_err() {
+            return 0;
+        }
+        durable.await.unwrap_or(0)
+    }
+
+    /// Who this process is in the books: kept beside the spool, so that it survives restarts.
+    pub(crate) fn instance(&self) -> Arc<str> {
+        Arc::clone(&self.instance)
+    }
+
+    /// Entries that are not in Postgres yet.
+    pub(crate) fn entries(&self) -> u64 {
+        self.state.entries.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next append is likely to succeed.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.state.failing.load(Ordering::Relaxed) && !self.state.full.load(Ordering::Relaxed)
+    }
+
+    /// Tries the disk, where the last append failed.
+    pub(crate) async fn probe(&self) {
+        if self.state.failing.load(Ordering::Relaxed) {
+            let (reply, tried) = oneshot::channel();
+            if self.commands.send(Command::Probe { reply }).await.is_ok() {
+                let _closed = tried.await;
+            }
+        }
+    }
+
+    /// Waits until something may be there to drain.
+    async fn wait_until_filled(&self) {
+        while self.entries() == 0 {
+            self.state.filled.notified().await;
+        }
+    }
+
+    /// The oldest segment that nothing is appended to any more. Ends the current one if there is no other.
+    async fn oldest(&self) -> Option<Sealed> {
+        if let Some(oldest) = self.state.sealed().front() {
+            return Some(oldest.clone());
+        }
+        let (reply, sealed) = oneshot::channel();
+        self.commands.send(Command::Seal { reply }).await.ok()?;
+        sealed.await.ok()?;
+        self.state.sealed().front().cloned()
+    }
+
+    /// Notes that `count` entries are in Postgres.
+    fn drained(&self, count: u64) {
+        self.state.entries.fetch_sub(count, Ordering::Relaxed);
+        self.state.entries_changed();
+    }
+
+    /// Removes a segment whose entries are all in Postgres; a damaged one is kept aside.
+    async fn remove(&self, segment: Sealed, damaged: bool) {
+        let bytes = segment.bytes;
+        self.state.sealed().pop_front();
+        let removed = tokio::task::spawn_blocking(move || segment::remove(&segment.path, damaged)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::error!(%error, "a drained segment of the spool cannot be removed; it will be drained again");
+        }
+        self.state.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.state.full.store(false, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn sealed(&self) -> MutexGuard<'_, VecDeque<Sealed>> {
+        // The list is whole at every point where a panic could happen.
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries_changed(&self) {
+        let entries = self.entries.load(Ordering::Relaxed);
+        // Exact below 2^53.
+        metrics::gauge!(SPOOL_ENTRIES).set(entries as f64);
+        if entries > 0 {
+            self.filled.notify_one();
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, SpoolError> {
+    let io = |source| SpoolError::Io { path: dir.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(io)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(SpoolError::Locked(dir.to_owned())),
+        Err(error) => Err(io(error.into())),
+    }
+}
+
+/// Reads the folder's id, or makes it.
+fn instance(dir: &Path) -> std::io::Result<Arc<str>> {
+    let path = dir.join("instance");
+    let mut text = String::new();
+    if let Ok(mut file) = File::open(&path) {
+        file.read_to_string(&mut text)?;
+    }
+    if let Ok(id) = Uuid::parse_str(text.trim()) {
+        return Ok(id.to_string().into());
+    }
+    let id = Uuid::now_v7().to_string();
+    let mut file = File::create(&path)?;
+    file.write_all(id.as_bytes())?;
+    file.sync_all()?;
+    Ok(id.into())
+}
