@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod doctor;
 mod health;
+mod ingest;
 mod init;
 mod migrate;
 mod up;
@@ -19,6 +20,7 @@ use crate::globals::Globals;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Up(up::Up),
+    Ingest(ingest::Ingest),
     Init(init::Init),
     Config(config::Config),
     Column(column::Column),
@@ -33,6 +35,7 @@ impl Command {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         match self {
             Self::Up(command) => Box::pin(command.run(globals)).await,
+            Self::Ingest(command) => Box::pin(command.run(globals)).await,
             Self::Init(command) => Box::pin(command.run(globals)).await,
             Self::Config(command) => Box::pin(command.run(globals)).await,
             Self::Column(command) => Box::pin(command.run(globals)).await,

@@ -15,6 +15,7 @@ use common::config::{Config, Environment, Locations, Role, make_secret, missing_
 use common::db::{ConnectSettings, migrate};
 use common::telemetry::{logs, metrics};
 use embedded::{Cluster, Lock};
+use ingest::service::migrate_when_possible;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +68,9 @@ async fn serve(config: &Config, postgres: &Postgres, shutdown: CancellationToken
     let handle = metrics::install()?;
     if postgres.cluster.is_some() {
         migrate(&postgres.settings).await?;
+    } else {
+        // It may be away: the intake spools until it is there.
+        tokio::spawn(migrate_when_possible(postgres.settings.clone(), shutdown.clone()));
     }
     let parts = Parts::build(config, &postgres.settings, handle).await?;
     let run = RunFile {

@@ -1,34 +1,44 @@
 //! The parts of one process, and the order in which they stop.
 
-use std::sync::Arc;
-
 use common::config::Config;
-use common::db::ConnectSettings;
-use common::telemetry::Probe;
+use common::db::{ConnectSettings, Database};
+use common::queue::{BacklogWatch, Doorbell};
 use common::telemetry::metrics::MetricsHandle;
 use console::AdminServer;
+use ingest::Application;
 use tokio_util::sync::CancellationToken;
 
 /// Built parts, listening but not yet answering.
 pub(super) struct Parts {
+    database: Database,
+    doorbell: Doorbell,
+    intake: Application,
     admin: AdminServer,
+    /// Ends the intake; cancelled first.
+    intake_stop: CancellationToken,
+    /// Ends what the others lean on; cancelled last.
+    stop: CancellationToken,
 }
 
 impl Parts {
     /// Builds every part.
     pub(super) async fn build(
         config: &Config,
-        _settings: &ConnectSettings,
+        settings: &ConnectSettings,
         metrics: MetricsHandle,
     ) -> anyhow::Result<Self> {
-        let probes: Vec<Arc<dyn Probe>> = vec![];
+        let (stop, intake_stop) = (CancellationToken::new(), CancellationToken::new());
+        let database = Database::open(settings.clone());
+        let doorbell = Doorbell::new();
+        let intake = Application::build(config, database.clone(), doorbell.clone(), intake_stop.clone()).await?;
+        let probes = intake.probes();
         let admin = AdminServer::bind(config.admin.listen, probes, metrics)?;
-        Ok(Self { admin })
+        Ok(Self { database, doorbell, intake, admin, intake_stop, stop })
     }
 
     /// The public port.
     pub(super) fn port(&self) -> u16 {
-        8080
+        self.intake.port()
     }
 
     /// The admin port.
@@ -38,6 +48,32 @@ impl Parts {
 
     /// Runs until `shutdown`, or until a part ends before that.
     pub(super) async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        Ok(self.admin.run_until(shutdown).await?)
+        let Self { database, doorbell, intake, admin, intake_stop, stop } = self;
+        // Cancelled by whichever part ends first.
+        let ended = CancellationToken::new();
+        let taking_in = tokio::spawn(tell(intake.run_until_stopped(), ended.clone()));
+        let served = tokio::spawn(tell(admin.run_until(stop.clone()), ended.clone()));
+        let bell = tokio::spawn(doorbell.run(database.clone(), stop.clone()));
+        let watch = tokio::spawn(BacklogWatch::new().run(database.clone(), stop.clone()));
+
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = ended.cancelled() => {}
+        }
+        intake_stop.cancel();
+        let taken_in = taking_in.await;
+        stop.cancel();
+        let served = served.await;
+        bell.await?;
+        watch.await?;
+        database.close().await;
+        taken_in??;
+        Ok(served??)
     }
+}
+
+/// Cancels `ended` when `part` ends, or panics.
+async fn tell<T>(part: impl Future<Output = T>, ended: CancellationToken) -> T {
+    let _told = ended.drop_guard();
+    part.await
 }
