@@ -121,6 +121,8 @@ CREATE TABLE claygate.decisions (
     CONSTRAINT decisions_pkey PRIMARY KEY (callback_id, routing),
     CONSTRAINT decisions_outcome_known CHECK (outcome IN ('routed', 'skipped', 'dead'))
 );
+-- Dead callbacks are found here: no index covers their own state.
+CREATE INDEX decisions_dead ON claygate.decisions (decided_at, callback_id) WHERE outcome = 'dead';
 
 CREATE TABLE claygate.rule_sets (
     version       text        NOT NULL CONSTRAINT rule_sets_pkey PRIMARY KEY,

@@ -2,12 +2,17 @@
 
 mod column;
 mod config;
+mod dead;
 mod demo;
+mod destinations;
 mod doctor;
+mod events;
 mod health;
 mod ingest;
 mod init;
 mod migrate;
+mod plan;
+mod since;
 mod up;
 
 use std::process::ExitCode;
@@ -24,8 +29,11 @@ pub(crate) enum Command {
     Init(init::Init),
     Config(config::Config),
     Column(column::Column),
+    Dead(dead::Dead),
     Demo(demo::Demo),
+    Destinations(destinations::Destinations),
     Doctor(doctor::Doctor),
+    Events(events::Events),
     Health(health::Health),
     Migrate(migrate::Migrate),
 }
@@ -39,6 +47,9 @@ impl Command {
             Self::Init(command) => Box::pin(command.run(globals)).await,
             Self::Config(command) => Box::pin(command.run(globals)).await,
             Self::Column(command) => Box::pin(command.run(globals)).await,
+            Self::Dead(command) => Box::pin(command.run(globals)).await,
+            Self::Destinations(command) => Box::pin(command.run(globals)).await,
+            Self::Events(command) => Box::pin(command.run(globals)).await,
             Self::Demo(command) => Box::pin(command.run(globals)).await,
             Self::Doctor(command) => Box::pin(command.run(globals)).await,
             Self::Health(command) => Box::pin(command.run(globals)).await,

@@ -6,15 +6,18 @@
 pub mod callback_aliases;
 mod connect;
 pub mod cooldowns;
+pub mod dead_letters;
 pub mod destination_state;
 pub mod diagnosis;
 pub mod intake;
+pub mod events;
 pub mod leads;
 mod migrate;
 pub mod outbox;
 pub mod outcomes;
 pub mod partitions;
 pub mod quarantine;
+pub mod replay;
 pub mod routing;
 
 pub use connect::{ConnectSettings, Database};

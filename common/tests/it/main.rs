@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod migrations;
+mod operator;
 mod queue_conformance;
 mod queue_postgres;

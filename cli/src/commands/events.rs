@@ -1,0 +1,247 @@
+//! `claygate events`: what came in, one callback's whole story, and sending it again.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use common::db::events::{self, Event, EventFilter, Found};
+use common::db::{Database, replay};
+use common::ids::CallbackId;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::plan::{self, Confirmation};
+use super::since::Since;
+use crate::globals::Globals;
+
+/// List callbacks, show one's whole story, route one again.
+#[derive(Args)]
+#[command(after_help = "Example:\n  claygate events list --state skipped --since 24h")]
+pub(crate) struct Events {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    List(List),
+    Show(Show),
+    Replay(Replay),
+}
+
+/// What came in, newest first, and where it went.
+#[derive(Args)]
+#[command(after_help = "Example:\n  claygate events list --source clay --since 24h --limit 20")]
+struct List {
+    /// Only of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Only in this state.
+    #[arg(long, value_parser = ["received", "routed", "skipped", "dead"])]
+    state: Option<String>,
+    /// Only what came in since then: 90m, 24h, 7d, or a moment like 2030-01-31T00:00:00Z.
+    #[arg(long, value_name = "WHEN")]
+    since: Option<Since>,
+    /// Go on behind this id: the last one of the page before.
+    #[arg(long, value_name = "ID")]
+    before: Option<CallbackId>,
+    /// Lines of one page, at most 1000.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything about one callback: receipt, revisions, lead, decisions with every rule's result, deliveries, attempts.
+///
+/// Takes any id that a sender was answered with. Shows personal data.
+#[derive(Args)]
+#[command(after_help = "Example:\n  claygate events show 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b")]
+struct Show {
+    /// The callback's id.
+    id: Uuid,
+    /// Print the raw body instead, byte for byte as it came.
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Route a callback once more, under the rules of now.
+///
+/// Shows where it went before and asks. What was delivered then is sent again: cool-downs do not hold back a replay.
+#[derive(Args)]
+#[command(after_help = "Example:\n  claygate events replay 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --yes")]
+struct Replay {
+    /// The callback's id.
+    id: Uuid,
+    #[command(flatten)]
+    confirmation: Confirmation,
+}
+
+impl Events {
+    pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        let open = globals.database().await?;
+        let done = match self.action {
+            Action::List(list) => list.run(open.database()).await,
+            Action::Show(show) => show.run(open.database()).await,
+            Action::Replay(replay) => replay.run(open.database()).await,
+        };
+        open.close().await?;
+        done
+    }
+}
+
+impl List {
+    async fn run(self, database: &Database) -> anyhow::Result<ExitCode> {
+        let filter = EventFilter {
+            source: self.source,
+            state: self.state,
+            since: self.since.map(|since| since.0),
+            before: self.before,
+        };
+        let page = events::list(database, &filter, self.limit).await?;
+        if self.json {
+            super::print_json(&page)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if page.is_empty() {
+            println!("No callbacks.");
+        }
+        page.iter().for_each(print_line);
+        if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
+            println!("\nMore: --before {}", last.id);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_line(event: &Event) {
+    let state = match &event.reason {
+        Some(reason) => format!("{} ({reason})", event.state),
+        None => event.state.clone(),
+    };
+    let score = event.icp_score.map_or_else(|| "-".to_owned(), |score| score.to_string());
+    println!(
+        "{}  {}  {:<12} {:<22} score {score:<5} {}  {}",
+        event.id,
+        super::since::shown(event.received_at),
+        event.source,
+        state,
+        event.email.as_deref().unwrap_or("-"),
+        event.deliveries.join(", ")
+    );
+}
+
+impl Show {
+    async fn run(self, database: &Database) -> anyhow::Result<ExitCode> {
+        let id = find(database, self.id).await?;
+        if self.raw {
+            let Some(body) = events::body(database, id).await? else {
+                anyhow::bail!("the body of {id} has expired");
+            };
+            std::io::stdout().write_all(&body)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let Some(story) = events::story(database, id).await? else {
+            anyhow::bail!("there is no callback {id}");
+        };
+        if self.json {
+            super::print_json(&story)?;
+        } else {
+            print_story(&story);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The callback that an id stands for.
+async fn find(database: &Database, id: Uuid) -> anyhow::Result<CallbackId> {
+    match events::resolve(database, id).await? {
+        Some(Found::Callback(callback)) => Ok(callback),
+        Some(Found::Quarantined(id)) => {
+            anyhow::bail!("{id} is in quarantine: its body could not be taken as a callback")
+        }
+        None => anyhow::bail!("there is no callback {id}"),
+    }
+}
+
+fn print_story(story: &Value) {
+    println!("callback");
+    print_fields(&story["callback"], 2);
+    let list = |name: &str| story[name].as_array().cloned().unwrap_or_default();
+    for (name, entries) in [("aliases", list("aliases")), ("revisions", list("revisions"))] {
+        if entries.len() > usize::from(name == "revisions") {
+            println!("{name}");
+            entries.iter().for_each(|entry| println!("  {}", one_line(entry)));
+        }
+    }
+    println!("lead");
+    print_fields(&story["lead"], 2);
+    for decision in list("decisions") {
+        println!("decision {} at {}", decision["routing"], text(&decision["decided_at"]));
+        println!("  {} {}", text(&decision["outcome"]), text(&decision["reason"]));
+        for rule in decision["trace"].as_array().into_iter().flatten() {
+            println!("  rule {:<20} {} {}", text(&rule["rule"]), text(&rule["result"]), text(&rule["detail"]));
+        }
+    }
+    for delivery in list("deliveries") {
+        println!("delivery {} to {}", text(&delivery["id"]), text(&delivery["destination"]));
+        println!(
+            "  {} {}  rule {}  replay {}",
+            text(&delivery["state"]),
+            text(&delivery["reason"]),
+            text(&delivery["rule"]),
+            delivery["replay"]
+        );
+        if !delivery["next_attempt_at"].is_null() {
+            println!("  next attempt at {}", text(&delivery["next_attempt_at"]));
+        }
+        for attempt in delivery["attempts"].as_array().into_iter().flatten() {
+            println!(
+                "  attempt {} at {}: {} {} in {} ms {}",
+                attempt["number"],
+                text(&attempt["started_at"]),
+                text(&attempt["class"]),
+                text(&attempt["status"]),
+                attempt["duration_ms"],
+                text(&attempt["error"])
+            );
+        }
+    }
+}
+
+fn print_fields(object: &Value, indent: usize) {
+    for (name, value) in object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        println!("{:indent$}{name:<20} {}", "", one_line(value));
+    }
+}
+
+fn one_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Text as it is, null as nothing.
+fn text(value: &Value) -> String {
+    if value.is_null() { String::new() } else { one_line(value) }
+}
+
+impl Replay {
+    async fn run(self, database: &Database) -> anyhow::Result<ExitCode> {
+        let id = find(database, self.id).await?;
+        let before = replay::last_routing(database, id).await?;
+        println!("Callback {id} is routed again under the rules of now. Before, it went to:");
+        plan::print(&before);
+        if let Some(refused) = self.confirmation.ask()? {
+            return Ok(refused);
+        }
+        replay::replay_callback(database, id).await?;
+        println!("Queued. `claygate events show {id}` tells what became of it.");
+        Ok(ExitCode::SUCCESS)
+    }
+}

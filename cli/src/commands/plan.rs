@@ -1,0 +1,46 @@
+//! What a replay would send, shown before anything is sent, and the question whether to go on.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+/// Whether to ask.
+#[derive(Args)]
+pub(crate) struct Confirmation {
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Confirmation {
+    /// Asks where nobody said `--yes`. Gives the exit code to end with when the answer is no, or when nobody is there.
+    pub(crate) fn ask(&self) -> anyhow::Result<Option<ExitCode>> {
+        if self.yes {
+            return Ok(None);
+        }
+        if !std::io::stdin().is_terminal() {
+            eprintln!("claygate: nobody is there to confirm; add --yes");
+            return Ok(Some(ExitCode::from(2)));
+        }
+        print!("Go on? [y/N] ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        if matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(None);
+        }
+        println!("Nothing was sent.");
+        Ok(Some(ExitCode::SUCCESS))
+    }
+}
+
+/// Prints a count per destination.
+pub(crate) fn print(destinations: &[(String, i64)]) {
+    if destinations.is_empty() {
+        println!("  nothing");
+    }
+    for (destination, n) in destinations {
+        println!("  {destination:<20} {n}");
+    }
+}

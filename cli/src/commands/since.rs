@@ -1,0 +1,63 @@
+//! Moments as people write and read them on a command line.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+/// A moment: so long ago (`90m`, `24h`, `7d`), or an RFC 3339 timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Since(pub(crate) OffsetDateTime);
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+            return Ok(Self(moment));
+        }
+        let ago = parse_ago(text).ok_or("write 90m, 24h, 7d, or a moment like 2030-01-31T00:00:00Z")?;
+        OffsetDateTime::now_utc()
+            .checked_sub(ago.try_into().map_err(|_| "that is too long ago")?)
+            .map(Self)
+            .ok_or_else(|| "that is too long ago".to_owned())
+    }
+}
+
+fn parse_ago(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    Some(Duration::from_secs(number.checked_mul(seconds)?))
+}
+
+/// A moment for a table, to the second, in UTC.
+pub(crate) fn shown(moment: OffsetDateTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
+    moment.to_offset(time::UtcOffset::UTC).format(&format).unwrap_or_else(|_| moment.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ago_or_a_moment() {
+        let hour = OffsetDateTime::now_utc() - "1h".parse::<Since>().unwrap().0;
+        assert!((hour - time::Duration::hours(1)).abs() < time::Duration::seconds(5));
+        let moment: Since = "2030-01-31T00:00:00Z".parse().unwrap();
+        assert_eq!(shown(moment.0), "2030-01-31 00:00:00Z");
+        for nonsense in ["", "h", "1y", "-1h", "yesterday", "1é", "99999999999999999999d", "9999999999999d"] {
+            assert!(nonsense.parse::<Since>().is_err(), "{nonsense}");
+        }
+    }
+}

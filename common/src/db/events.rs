@@ -1,0 +1,168 @@
+//! What an operator asks of callbacks: a list, and one callback's whole story. Reads only.
+//!
+//! Lists are read by key, newest first, never by offset. The story is JSON, made by the database: timestamps are ISO
+//! 8601 in UTC, names are the columns'. It holds personal data, because it is what was asked for.
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Database, DbError};
+use crate::ids::CallbackId;
+
+/// Which callbacks a list shows; `None` shows all.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// A source's name.
+    pub source: Option<String>,
+    /// A [`crate::states::CallbackState`] as a word.
+    pub state: Option<String>,
+    /// Received at or after.
+    pub since: Option<OffsetDateTime>,
+    /// The last one of the page before: what follows was received before it.
+    pub before: Option<CallbackId>,
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, sqlx::FromRow)]
+pub struct Event {
+    /// The callback.
+    pub id: Uuid,
+    /// When it came in.
+    #[serde(with = "time::serde::rfc3339")]
+    pub received_at: OffsetDateTime,
+    /// Who sent it.
+    pub source: String,
+    /// 0 for the first sighting of its key.
+    pub revision: i32,
+    /// Where it is.
+    pub state: String,
+    /// Why, where it was not routed.
+    pub reason: Option<String>,
+    /// The lead's e-mail address.
+    pub email: Option<String>,
+    /// The lead's score.
+    pub icp_score: Option<f64>,
+    /// `destination: state` of each delivery, oldest first.
+    pub deliveries: Vec<String>,
+}
+
+/// Reads one page, newest first.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn list(database: &Database, filter: &EventFilter, limit: u32) -> Result<Vec<Event>, DbError> {
+    Ok(sqlx::query_as(LIST)
+        .bind(&filter.source)
+        .bind(&filter.state)
+        .bind(filter.since)
+        .bind(filter.before.map(|id| id.0))
+        .bind(i64::from(limit))
+        .fetch_all(database.pool())
+        .await?)
+}
+
+/// The list's statement, for the test that holds its plan.
+pub const LIST: &str = "
+    SELECT c.id, c.received_at, c.source, c.revision, c.state, c.reason, l.email, l.icp_score,
+        ARRAY(
+            SELECT d.destination || ': ' || d.state FROM claygate.deliveries AS d
+            WHERE d.callback_id = c.id ORDER BY d.created_at, d.id
+        ) AS deliveries
+    FROM (
+        SELECT id, received_at, source, revision, state, reason FROM claygate.callbacks
+        WHERE ($1::text IS NULL OR source = $1)
+            AND ($2::text IS NULL OR state = $2)
+            AND received_at >= COALESCE($3::timestamptz, '-infinity')
+            AND (received_at, id) < (
+                COALESCE((SELECT last.received_at FROM claygate.callbacks AS last WHERE last.id = $4::uuid), 'infinity'),
+                COALESCE($4::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+            )
+        ORDER BY received_at DESC, id DESC LIMIT $5
+    ) AS c
+    LEFT JOIN claygate.leads AS l ON l.callback_id = c.id
+    ORDER BY c.received_at DESC, c.id DESC";
+
+/// What an id that a sender was given stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A callback; the id itself, or the one that an alias leads to.
+    Callback(CallbackId),
+    /// Something in quarantine.
+    Quarantined(Uuid),
+}
+
+/// Finds what `id` stands for: a callback, an alias of one (a spooled repeat), or something in quarantine.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn resolve(database: &Database, id: Uuid) -> Result<Option<Found>, DbError> {
+    let found: Option<(String, Uuid)> = sqlx::query_as(
+        "SELECT 'callback', id FROM claygate.callbacks WHERE id = $1
+         UNION ALL SELECT 'callback', callback_id FROM claygate.callback_aliases WHERE alias_id = $1
+         UNION ALL SELECT 'quarantine', id FROM claygate.quarantine WHERE id = $1
+         LIMIT 1",
+    )
+    .bind(id)
+    .fetch_optional(database.pool())
+    .await?;
+    Ok(found.map(|(kind, id)| match kind.as_str() {
+        "callback" => Found::Callback(CallbackId(id)),
+        _ => Found::Quarantined(id),
+    }))
+}
+
+/// Everything that is known of one callback.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn story(database: &Database, id: CallbackId) -> Result<Option<Value>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT json_build_object(
+            'callback', (SELECT json_build_object('id', c.id, 'source', c.source, 'received_at', c.received_at,
+                'key_kind', c.key_kind, 'revision', c.revision, 'spooled', c.spooled, 'row_id', c.row_id,
+                'state', c.state, 'reason', c.reason, 'routing', c.routing)),
+            'aliases', ARRAY(SELECT alias_id FROM claygate.callback_aliases WHERE callback_id = c.id),
+            'revisions', (SELECT json_agg(json_build_object('id', r.id, 'revision', r.revision,
+                    'received_at', r.received_at, 'state', r.state) ORDER BY r.revision)
+                FROM claygate.callbacks AS r WHERE r.source = c.source AND r.key = c.key),
+            'headers', (SELECT b.headers FROM claygate.callback_bodies AS b
+                WHERE b.callback_id = c.id AND b.received_at = c.received_at),
+            'lead', (SELECT to_jsonb(l) - 'callback_id' - 'received_at' - 'person' FROM claygate.leads AS l
+                WHERE l.callback_id = c.id),
+            'decisions', (SELECT COALESCE(json_agg(json_build_object('routing', d.routing, 'decided_at', d.decided_at,
+                    'rules_version', d.rules_version, 'outcome', d.outcome, 'reason', d.reason, 'trace', d.trace)
+                    ORDER BY d.routing), '[]')
+                FROM claygate.decisions AS d WHERE d.callback_id = c.id),
+            'deliveries', (SELECT COALESCE(json_agg(json_build_object('id', d.id, 'destination', d.destination,
+                    'replay', d.replay, 'rule', d.rule, 'state', d.state, 'reason', d.reason,
+                    'blocked_by', d.blocked_by, 'created_at', d.created_at, 'ended_at', d.ended_at,
+                    'next_attempt_at', d.next_attempt_at, 'attempts', (
+                        SELECT COALESCE(json_agg(json_build_object('number', a.number, 'started_at', a.started_at,
+                            'duration_ms', a.duration_ms, 'step', a.step, 'class', a.class, 'status', a.status,
+                            'error', a.error, 'response', encode(a.response, 'escape'), 'owned', a.owned)
+                            ORDER BY a.number), '[]')
+                        FROM claygate.attempts AS a WHERE a.delivery_id = d.id))
+                    ORDER BY d.created_at, d.id), '[]')
+                FROM claygate.deliveries AS d WHERE d.callback_id = c.id))
+         FROM claygate.callbacks AS c WHERE c.id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(database.pool())
+    .await?)
+}
+
+/// The raw body of a callback, byte for byte; `None` where there is none (any more).
+///
+/// # Errors
+/// [`DbError`].
+pub async fn body(database: &Database, id: CallbackId) -> Result<Option<Vec<u8>>, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT b.body FROM claygate.callbacks AS c
+         JOIN claygate.callback_bodies AS b ON b.callback_id = c.id AND b.received_at = c.received_at
+         WHERE c.id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(database.pool())
+    .await?)
+}
