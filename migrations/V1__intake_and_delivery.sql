@@ -169,6 +169,7 @@ CREATE UNIQUE INDEX deliveries_once_per_callback
 CREATE UNIQUE INDEX deliveries_once_per_row
     ON claygate.deliveries (row_id, destination, replay) WHERE row_id IS NOT NULL;
 CREATE INDEX deliveries_pending ON claygate.deliveries (destination, next_attempt_at, id) WHERE state = 'pending';
+CREATE INDEX deliveries_leased ON claygate.deliveries (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX deliveries_dead ON claygate.deliveries (ended_at, id) WHERE state = 'dead';
 CREATE INDEX deliveries_blocked_by ON claygate.deliveries (blocked_by) WHERE blocked_by IS NOT NULL;
 

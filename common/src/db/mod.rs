@@ -17,8 +17,12 @@ pub mod outbox;
 pub mod outcomes;
 pub mod partitions;
 pub mod quarantine;
+pub mod released;
 pub mod replay;
+pub mod rescue;
 pub mod routing;
+pub mod rule_sets;
+pub mod sweep;
 
 pub use connect::{ConnectSettings, Database};
 pub use migrate::{MigrateError, Migrated, binary_version, migrate, schema_fingerprint};

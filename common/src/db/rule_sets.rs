@@ -1,0 +1,33 @@
+//! `claygate.rule_sets`: every rule set that ever decided something, and which ones are in use now.
+
+use std::time::Duration;
+
+use super::{Database, DbError};
+use crate::config::RuleConfig;
+
+/// Records that `version` is in use, and answers which versions were in use within `window`, this one among them.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn record(
+    database: &Database,
+    version: &str,
+    rules: &[RuleConfig],
+    window: Duration,
+) -> Result<Vec<String>, DbError> {
+    let rules = serde_json::to_string(rules).unwrap_or_else(|_| "[]".to_owned());
+    sqlx::query(
+        "INSERT INTO claygate.rule_sets (version, rules) VALUES ($1, $2::json)
+         ON CONFLICT (version) DO UPDATE SET last_seen_at = now()",
+    )
+    .bind(version)
+    .bind(rules)
+    .execute(database.pool())
+    .await?;
+    Ok(sqlx::query_scalar(
+        "SELECT version FROM claygate.rule_sets WHERE last_seen_at > now() - make_interval(secs => $1) ORDER BY version",
+    )
+    .bind(window.as_secs_f64())
+    .fetch_all(database.pool())
+    .await?)
+}
