@@ -3,3 +3,8 @@
 pub mod destinations;
 pub mod health;
 pub mod lanes;
+pub mod released;
+pub mod rescue;
+pub mod route;
+pub mod sweep;
+pub mod telemetry;

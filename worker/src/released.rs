@@ -1,0 +1,97 @@
+//! The consumer of the queue `released`: a delivery ended without reaching anyone and gave its cool-down back; what had
+//! been skipped for it goes on.
+//!
+//! Guarantee: of several leads of one person at least one reaches the destination, as long as one of them can
+//! (pitfall 48 of such systems: the first dies after the second was skipped for it). Safe to run twice: see
+//! [`common::db::released`]. When it dies, the message comes again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::config::Config;
+use common::db::{Database, DbError, released};
+use common::ids::DeliveryId;
+use common::queue::{Doorbell, Message, Queue, QueueError, QueueName};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Beat;
+
+const PAUSE: Duration = Duration::from_secs(1);
+/// Ids taken at once. Each is a transaction of its own, and a message is kept for seconds only.
+const WANT: usize = 8;
+
+/// Goes on with what a released cool-down had blocked.
+#[derive(Clone)]
+pub struct Releaser {
+    database: Database,
+    doorbell: Doorbell,
+    once_per: Arc<HashMap<String, Duration>>,
+}
+
+impl Releaser {
+    /// A releaser for the destinations of `config`.
+    pub fn new(config: &Config, database: Database, doorbell: Doorbell) -> Self {
+        let once_per = config.destinations.iter().filter_map(|(name, d)| Some((name.clone(), d.once_per?))).collect();
+        Self { database, doorbell, once_per: Arc::new(once_per) }
+    }
+
+    /// Makes the deliveries that `blocker` had kept from being sent.
+    ///
+    /// # Errors
+    /// [`DbError`]; nothing was done.
+    pub async fn release_once(&self, blocker: DeliveryId) -> Result<released::Released, DbError> {
+        let released = released::route_blocked(&self.database, blocker, &self.once_per).await?;
+        for destination in released.made.iter().collect::<BTreeSet<_>>() {
+            self.doorbell.ring(&QueueName::deliver(destination));
+        }
+        Ok(released)
+    }
+
+    /// Consumes until `shutdown`.
+    pub async fn run(self, queue: Arc<dyn Queue>, beat: Beat, shutdown: CancellationToken) {
+        loop {
+            let failed = tokio::select! {
+                () = shutdown.cancelled() => return,
+                failed = self.consume(queue.as_ref(), &beat) => failed,
+            };
+            tracing::warn!(error = &failed as &dyn std::error::Error, "consuming released cool-downs was interrupted");
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// Consumes until something fails. Cancelling it loses nothing: a message that is not acknowledged comes again.
+    async fn consume(&self, queue: &dyn Queue, beat: &Beat) -> QueueError {
+        let mut consumer = match queue.consumer(&QueueName::released()).await {
+            Ok(consumer) => consumer,
+            Err(error) => return error,
+        };
+        loop {
+            let messages = match consumer.receive(WANT).await {
+                Ok(messages) => messages,
+                Err(error) => return error,
+            };
+            beat.beat();
+            for message in messages {
+                let worked_off = self.work_off(&message).await;
+                let settled = match &worked_off {
+                    Ok(()) => consumer.ack(&[message.receipt]).await.map(|_| ()),
+                    Err(_) => consumer.release(&[message.receipt]).await,
+                };
+                if let Err(error) = worked_off.map_err(QueueError::from).and(settled) {
+                    return error;
+                }
+            }
+        }
+    }
+
+    async fn work_off(&self, message: &Message) -> Result<(), DbError> {
+        for id in &message.refs {
+            self.release_once(DeliveryId(*id)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! The rescuer: gives leases back whose holders died or hang, so that somebody else sends what they held.
+//!
+//! Guarantee: a delivery whose lease has run out is due in its queue again within the interval, by an outbox entry written
+//! in the statement that clears the lease. Safe to run in every worker at once, and again after any failure. When it
+//! dies, leases stay until another worker's rescuer comes by. Never here: a look at what the holder did; its late
+//! outcome finds the token gone.
+//!
+//! After the database was away it waits one full lease first: holders could not record what they did in the meantime,
+//! and their outcomes arrive now.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::db::{Database, DbError, rescue};
+use common::queue::{Doorbell, QueueName};
+use common::states::Reason;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Beat;
+use crate::telemetry;
+
+/// Leases of one delivery that may run out without an end before it is given up as poison.
+pub const CLAIMS_MAX: i16 = 5;
+/// Leases given back in one statement.
+const BATCH: i64 = 256;
+
+/// Looks for leases that have run out.
+pub struct Rescuer {
+    /// The database.
+    pub database: Database,
+    /// Rung for what is due again.
+    pub doorbell: Doorbell,
+    /// How often it looks.
+    pub every: Duration,
+    /// The longest lease there is: how long it waits after the database was away.
+    pub lease_max: Duration,
+}
+
+impl Rescuer {
+    /// Looks until `shutdown`.
+    pub async fn run(self, beat: Beat, shutdown: CancellationToken) {
+        let mut not_before = Instant::now();
+        loop {
+            beat.beat();
+            if Instant::now() >= not_before {
+                match self.rescue_all().await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "looking for expired leases failed");
+                        if matches!(error, DbError::Unavailable(_)) {
+                            not_before = Instant::now() + self.lease_max;
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(self.every) => {}
+            }
+        }
+    }
+
+    /// Gives back what has run out, batch by batch.
+    async fn rescue_all(&self) -> Result<(), DbError> {
+        while self.rescue_once().await? != rescue::Rescued::default() {}
+        Ok(())
+    }
+
+    /// Gives back one batch.
+    ///
+    /// # Errors
+    /// [`DbError`]; nothing was done.
+    pub async fn rescue_once(&self) -> Result<rescue::Rescued, DbError> {
+        let rescued = rescue::give_back(&self.database, BATCH, CLAIMS_MAX).await?;
+        if !rescued.requeued.is_empty() {
+            tracing::warn!(deliveries = rescued.requeued.len(), "leases ran out and were given back");
+        }
+        for destination in rescued.requeued.iter().collect::<BTreeSet<_>>() {
+            self.doorbell.ring(&QueueName::deliver(destination));
+        }
+        for (id, destination) in &rescued.poisoned {
+            tracing::error!(delivery = %id, destination, "a delivery's leases ran out too often");
+            telemetry::count_dead_delivery(destination, Reason::Poison);
+        }
+        if !rescued.poisoned.is_empty() {
+            self.doorbell.ring(&QueueName::released());
+        }
+        Ok(rescued)
+    }
+}
+
+/// Frees everything that a killed predecessor held: claimed outbox entries are due now, leased deliveries are back in
+/// their queues. Only for a process that is alone on its database, before its worker runs.
+///
+/// # Errors
+/// [`DbError`]; the call can be repeated.
+pub async fn release_all_leases(database: &Database) -> Result<(), DbError> {
+    let (claims, leases) = rescue::release_everything(database, CLAIMS_MAX).await?;
+    if claims + leases > 0 {
+        tracing::info!(claims, leases, "took over from a process that was stopped in its work");
+    }
+    Ok(())
+}

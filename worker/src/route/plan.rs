@@ -1,0 +1,149 @@
+//! What is to be made of a lead that the rules have judged. Pure: no clock, no I/O, no ids.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::config::Destination;
+use common::rules::Evaluation;
+use common::states::{CallbackState, Reason};
+
+/// What becomes of a callback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its end.
+    pub state: CallbackState,
+    /// Why, where it is not routed.
+    pub reason: Option<Reason>,
+    /// Its deliveries, by destination.
+    pub deliveries: Vec<PlannedDelivery>,
+}
+
+/// One delivery of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDelivery {
+    /// Where it goes.
+    pub destination: String,
+    /// The rule that named the destination.
+    pub rule: String,
+    /// It is recorded and not sent, because of this.
+    pub skip: Option<Reason>,
+    /// The destination's cool-down, where one is to be taken.
+    pub once_per: Option<Duration>,
+}
+
+/// Plans the deliveries of one lead; `workspace` is the one whose row it came back from.
+///
+/// A rule that failed ends the callback as dead, whatever the other rules said: half a routing would look like a whole
+/// one. A destination that is not configured (a rule set older than the configuration) is kept as a delivery, so that
+/// it is seen and not lost.
+pub fn plan(evaluation: &Evaluation, workspace: Option<&str>, destinations: &BTreeMap<String, Destination>) -> Plan {
+    if evaluation.failed {
+        return Plan { state: CallbackState::Dead, reason: Some(Reason::RuleError), deliveries: Vec::new() };
+    }
+    if evaluation.destinations.is_empty() {
+        return Plan { state: CallbackState::Skipped, reason: Some(Reason::NoRule), deliveries: Vec::new() };
+    }
+    let deliveries = evaluation
+        .destinations
+        .iter()
+        .map(|(name, rule)| {
+            let destination = destinations.get(name);
+            let skip = destination.is_some_and(|d| goes_round(d, workspace)).then_some(Reason::Loop);
+            PlannedDelivery {
+                destination: name.clone(),
+                rule: rule.clone(),
+                skip,
+                once_per: destination.and_then(|d| d.once_per).filter(|_| skip.is_none()),
+            }
+        })
+        .collect();
+    Plan { state: CallbackState::Routed, reason: None, deliveries }
+}
+
+/// Whether `destination` would send the lead back to where it came from.
+fn goes_round(destination: &Destination, workspace: Option<&str>) -> bool {
+    !destination.allow_loop && workspace.is_some() && destination.workspace.as_deref() == workspace
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use common::config::{BreakerConfig, DestinationKind};
+
+    fn destination(name: &str, once_per: Option<u64>, workspace: Option<&str>, allow_loop: bool) -> Destination {
+        Destination {
+            name: name.to_owned(),
+            kind: DestinationKind::Log,
+            concurrency: 1,
+            rate: None,
+            timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+            retries: Vec::new(),
+            once_per: once_per.map(Duration::from_secs),
+            allow_private: false,
+            workspace: workspace.map(str::to_owned),
+            allow_loop,
+            breaker: BreakerConfig { failures: 0, open: Duration::from_secs(1), open_max: Duration::from_secs(1) },
+        }
+    }
+
+    fn evaluation(destinations: &[&str], failed: bool) -> Evaluation {
+        Evaluation {
+            trace: Vec::new(),
+            destinations: destinations.iter().map(|d| ((*d).to_owned(), format!("to-{d}"))).collect(),
+            failed,
+        }
+    }
+
+    #[test]
+    fn each_lead_gets_its_deliveries_or_a_reason() {
+        let destinations: BTreeMap<String, Destination> = [
+            destination("plain", None, None, false),
+            destination("once", Some(60), None, false),
+            destination("acme", Some(60), Some("acme"), false),
+            destination("again", None, Some("acme"), true),
+        ]
+        .into_iter()
+        .map(|d| (d.name.clone(), d))
+        .collect();
+        type Expected = (&'static str, Option<Reason>, bool);
+        let cases: [(&[&str], bool, Option<&str>, CallbackState, Option<Reason>, &[Expected]); 7] = [
+            (&[], false, None, CallbackState::Skipped, Some(Reason::NoRule), &[]),
+            (&["plain"], true, None, CallbackState::Dead, Some(Reason::RuleError), &[]),
+            (&["plain"], false, None, CallbackState::Routed, None, &[("plain", None, false)]),
+            (
+                &["plain", "once"],
+                false,
+                Some("acme"),
+                CallbackState::Routed,
+                None,
+                &[("once", None, true), ("plain", None, false)],
+            ),
+            (&["acme"], false, Some("acme"), CallbackState::Routed, None, &[("acme", Some(Reason::Loop), false)]),
+            (&["acme"], false, Some("other"), CallbackState::Routed, None, &[("acme", None, true)]),
+            (
+                &["again", "gone"],
+                false,
+                Some("acme"),
+                CallbackState::Routed,
+                None,
+                &[("again", None, false), ("gone", None, false)],
+            ),
+        ];
+        for (names, failed, workspace, state, reason, expected) in cases {
+            let plan = plan(&evaluation(names, failed), workspace, &destinations);
+            assert_eq!((plan.state, plan.reason), (state, reason), "{names:?}");
+            let got: Vec<Expected> = plan
+                .deliveries
+                .iter()
+                .map(|d| {
+                    let name = names.iter().find(|n| **n == d.destination).copied().unwrap();
+                    assert_eq!(d.rule, format!("to-{name}"));
+                    (name, d.skip, d.once_per.is_some())
+                })
+                .collect();
+            assert_eq!(got, expected, "{names:?}");
+        }
+    }
+}
