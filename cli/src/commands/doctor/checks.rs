@@ -73,7 +73,7 @@ fn disk(folder: &Path) -> Finding {
     let detail = format!("{:.1} GiB free", free as f64 / f64::from(1 << 30));
     match free {
         ..DISK_FAIL_BYTES => Finding::fail("disk", detail, "make room: Postgres stops when its disk is full"),
-        ..DISK_WARN_BYTES => Finding::warn("disk", detail, "make room soon"),
+        DISK_FAIL_BYTES..DISK_WARN_BYTES => Finding::warn("disk", detail, "make room soon"),
         _ => Finding::ok("disk", detail),
     }
 }
