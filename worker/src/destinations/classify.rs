@@ -16,14 +16,8 @@ pub enum Dialect {
 }
 
 /// Slack's words for "never again with this request". They stand in the body, with a status that varies.
-const SLACK_TERMINAL: [&str; 6] = [
-    "invalid_payload",
-    "no_service",
-    "channel_not_found",
-    "channel_is_archived",
-    "action_prohibited",
-    "invalid_token",
-];
+const SLACK_TERMINAL: [&str; 6] =
+    ["invalid_payload", "no_service", "channel_not_found", "channel_is_archived", "action_prohibited", "invalid_token"];
 
 /// One answer, as far as it decides anything.
 #[derive(Clone, Copy, Debug)]

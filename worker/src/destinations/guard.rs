@@ -23,8 +23,7 @@ pub struct Refused {
 }
 
 /// Looks names up. The port of the answers does not matter.
-pub type Lookup =
-    Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync>;
+pub type Lookup = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> + Send + Sync>;
 
 /// The guard of one destination.
 #[derive(Clone)]
@@ -141,21 +140,77 @@ mod tests {
     #[test]
     fn special_addresses_are_forbidden_and_public_ones_are_not() {
         let forbidden_ones = [
-            "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.127.255.255", "127.0.0.1",
-            "127.255.255.254", "169.254.169.254", "172.16.0.1", "172.31.255.255", "192.0.0.8", "192.0.2.1",
-            "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1",
-            "239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
-            "::ffff:8.8.8.8", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::1", "100::1",
-            "2001::1", "2001:2::1", "2001:20::1", "2001:db8::1", "2002:7f00:1::1", "2002:808:808::1", "3fff::1",
-            "5f00::1", "fc00::1", "fd12:3456::1", "fe80::1", "febf::1", "fec0::1", "ff02::1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "10.255.255.255",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "239.1.1.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:8.8.8.8",
+            "::7f00:1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::808:808",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:2::1",
+            "2001:20::1",
+            "2001:db8::1",
+            "2002:7f00:1::1",
+            "2002:808:808::1",
+            "3fff::1",
+            "5f00::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "fe80::1",
+            "febf::1",
+            "fec0::1",
+            "ff02::1",
         ];
         for text in forbidden_ones {
             assert!(forbidden(text.parse().unwrap()).is_some(), "{text}");
         }
         let public = [
-            "1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "172.15.255.255",
-            "172.32.0.0", "192.0.1.1", "192.167.255.255", "198.17.255.255", "198.20.0.0", "223.255.255.255",
-            "2001:200::1", "2001:4860:4860::8888", "2003::1", "2606:4700::1", "3ffe::1", "3fff:1000::1",
+            "1.1.1.1",
+            "8.8.8.8",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.0.1.1",
+            "192.167.255.255",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "2001:200::1",
+            "2001:4860:4860::8888",
+            "2003::1",
+            "2606:4700::1",
+            "3ffe::1",
+            "3fff:1000::1",
         ];
         for text in public {
             assert_eq!(forbidden(text.parse().unwrap()), None, "{text}");
@@ -166,10 +221,20 @@ mod tests {
     fn every_notation_of_a_literal_is_recognised() {
         let guard = Guard::new(false);
         let refused = [
-            "http://127.0.0.1/", "http://127.1/", "http://0x7f.1/", "http://0x7f000001/", "http://2130706433/",
-            "http://0177.0.0.1/", "http://127.0.0.1./", "http://[::1]/", "http://[::ffff:127.0.0.1]/",
-            "http://[64:ff9b::7f00:1]/", "http://[0:0:0:0:0:0:0:1]:8080/", "https://user:pw@10.0.0.1/x?y=z",
-            "http://①②⑦.0.0.1/", "http://0/",
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://0x7f.1/",
+            "http://0x7f000001/",
+            "http://2130706433/",
+            "http://0177.0.0.1/",
+            "http://127.0.0.1./",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://[0:0:0:0:0:0:0:1]:8080/",
+            "https://user:pw@10.0.0.1/x?y=z",
+            "http://①②⑦.0.0.1/",
+            "http://0/",
         ];
         for text in refused {
             let url = Url::parse(text).unwrap();
@@ -187,7 +252,8 @@ mod tests {
                 Box::pin(async move { Ok(list.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>()) })
             })
         };
-        let resolve = |guard: Guard| async move { guard.resolve("example.com".parse().unwrap()).await.map(Vec::from_iter) };
+        let resolve =
+            |guard: Guard| async move { guard.resolve("example.com".parse().unwrap()).await.map(Vec::from_iter) };
 
         let mixed: &[&str] = &["8.8.8.8", "192.168.1.1"];
         let error = resolve(Guard::with_lookup(false, answers(mixed))).await.unwrap_err();

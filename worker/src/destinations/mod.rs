@@ -142,13 +142,9 @@ impl Target {
         if matches!(destination.kind, DestinationKind::Log) {
             return Ok(Self::Log);
         }
-        let client = HttpClient::new(
-            guard.clone(),
-            destination.timeout,
-            destination.connect_timeout,
-            destination.concurrency,
-        )
-        .map_err(|source| PrepareError::Client { destination: destination.name.clone(), source })?;
+        let client =
+            HttpClient::new(guard.clone(), destination.timeout, destination.connect_timeout, destination.concurrency)
+                .map_err(|source| PrepareError::Client { destination: destination.name.clone(), source })?;
         HttpTarget::prepare(destination, guard, client).map(|target| Self::Http(Box::new(target)))
     }
 

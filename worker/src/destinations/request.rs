@@ -53,7 +53,10 @@ pub(super) struct PreparedStep {
 enum PreparedBody {
     Lead,
     Json(JsonTemplate),
-    Text { text: Text, content_type: HeaderValue },
+    Text {
+        text: Text,
+        content_type: HeaderValue,
+    },
     /// `{"text": …}`; `None`: the default text.
     Slack(Option<Text>),
     Empty,

@@ -91,11 +91,7 @@ impl HttpTarget {
         Ok(target)
     }
 
-    pub(super) async fn send(
-        &self,
-        delivery: &LeasedDelivery,
-        has_time: &(dyn Fn() -> bool + Send + Sync),
-    ) -> Outcome {
+    pub(super) async fn send(&self, delivery: &LeasedDelivery, has_time: &(dyn Fn() -> bool + Send + Sync)) -> Outcome {
         let mut progress = Progress::read(&delivery.captured);
         let remembers = self.steps.len() > 1;
         let mut last = Outcome::without_answer(Class::Delivered, None);
@@ -138,8 +134,7 @@ impl HttpTarget {
     }
 
     fn judge(&self, step: &PreparedStep, reply: Reply, progress: &mut Progress) -> Outcome {
-        let answer =
-            Answer { status: reply.status, body: &reply.body, has_retry_after: reply.retry_after.is_some() };
+        let answer = Answer { status: reply.status, body: &reply.body, has_retry_after: reply.retry_after.is_some() };
         let class = classify(answer, self.dialect, &self.success, &self.terminal);
         let mut outcome = Outcome::without_answer(class, explain(class, reply.status));
         outcome.status = Some(reply.status);
@@ -198,9 +193,9 @@ fn capture(step: &PreparedStep, reply: &Reply) -> Result<Vec<(String, Value)>, C
 fn explain(class: Class, status: u16) -> Option<String> {
     match (class, status) {
         (Class::Delivered, _) => None,
-        (_, 300..=399) => Some(format!(
-            "answered with the redirect {status}, which is never followed: configure the final URL"
-        )),
+        (_, 300..=399) => {
+            Some(format!("answered with the redirect {status}, which is never followed: configure the final URL"))
+        }
         _ => Some(format!("answered {status}")),
     }
 }

@@ -136,9 +136,9 @@ impl Templates {
         }
         Ok(match body {
             Json::String(leaf) => match self.single_expression(leaf) {
-                Some(expression) => JsonTemplate::Expression(
-                    self.add(Escape::Plain, format!("{{% set {RESULT} = ({expression}) %}}"))?,
-                ),
+                Some(expression) => {
+                    JsonTemplate::Expression(self.add(Escape::Plain, format!("{{% set {RESULT} = ({expression}) %}}"))?)
+                }
                 None => JsonTemplate::Text(self.text(leaf, Escape::Plain)?),
             },
             Json::Array(elements) => JsonTemplate::List(
