@@ -17,6 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::deliver::Gate;
+use crate::destinations::requests_max;
+
 /// What a lease has beyond the longest request: time to record the outcome.
 const LEASE_MARGIN: Duration = Duration::from_secs(20);
 
@@ -79,18 +82,20 @@ impl Slot {
 
 /// The lanes of this process.
 pub struct Lanes {
-    lanes: HashMap<String, Lane>,
+    lanes: HashMap<String, Arc<Lane>>,
 }
 
 /// What one destination's runner and the routing share.
-struct Lane {
-    slots: Arc<Semaphore>,
-    size: usize,
-    lease: Duration,
-    /// Running and breaker closed, as far as this process knows.
-    open: AtomicBool,
+pub(crate) struct Lane {
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) size: usize,
+    pub(crate) lease: Duration,
+    /// Whether anything may be sent, as far as this process knows.
+    pub(crate) gate: Gate,
     /// Something of it waits in its queue, as far as this process knows.
-    waiting: AtomicBool,
+    pub(crate) waiting: AtomicBool,
+    /// It has a rate, whose requests only its consumer reserves.
+    has_rate: bool,
     start: mpsc::UnboundedSender<Started>,
 }
 
@@ -102,25 +107,27 @@ impl Lanes {
         for (name, destination) in &config.destinations {
             let (start, receiver) = mpsc::unbounded_channel();
             let size = destination.concurrency.max(1);
+            let requests = u32::try_from(requests_max(destination)).unwrap_or(u32::MAX);
             let lane = Lane {
                 slots: Arc::new(Semaphore::new(size)),
                 size,
-                lease: destination.timeout + LEASE_MARGIN,
-                open: AtomicBool::new(true),
+                lease: destination.timeout.saturating_mul(requests) + LEASE_MARGIN,
+                gate: Gate::new(destination.breaker),
                 waiting: AtomicBool::new(false),
+                has_rate: destination.rate.is_some(),
                 start,
             };
-            lanes.insert(name.clone(), lane);
+            lanes.insert(name.clone(), Arc::new(lane));
             receivers.insert(name.clone(), receiver);
         }
         (Self { lanes }, receivers)
     }
 
-    /// A slot for the fast lane: running, breaker closed, nothing waiting, fewer than half of the slots taken, and a
-    /// rate token where a rate is set.
+    /// A slot for the fast lane: running, breaker closed, no rate to wait for, nothing waiting, and fewer than half of
+    /// the slots taken.
     pub fn try_slot(&self, destination: &str) -> Option<Slot> {
         let lane = self.lanes.get(destination)?;
-        if !lane.open.load(Ordering::Relaxed) || lane.waiting.load(Ordering::Relaxed) {
+        if lane.has_rate || lane.waiting.load(Ordering::Relaxed) || !lane.gate.is_open() {
             return None;
         }
         if lane.slots.available_permits() * 2 <= lane.size && lane.size > 1 {
@@ -140,5 +147,18 @@ impl Lanes {
         if let Some(lane) = self.lanes.get(destination) {
             lane.waiting.store(true, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn get(&self, destination: &str) -> Option<Arc<Lane>> {
+        self.lanes.get(destination).map(Arc::clone)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Lane)> {
+        self.lanes.iter().map(|(name, lane)| (name.as_str(), lane.as_ref()))
+    }
+
+    /// Gives no slot any more; what has one goes on.
+    pub(crate) fn close(&self) {
+        self.lanes.values().for_each(|lane| lane.slots.close());
     }
 }

@@ -1,5 +1,6 @@
 //! Queue out: routes stored callbacks and delivers what came of them.
 
+pub mod deliver;
 pub mod destinations;
 pub mod health;
 pub mod lanes;

@@ -44,8 +44,18 @@ pub async fn load(database: &Database, callbacks: &[CallbackId]) -> Result<Vec<S
 }
 
 fn stored(row: &PgRow) -> Result<StoredLead, sqlx::Error> {
+    Ok(StoredLead {
+        callback_id: CallbackId(row.try_get("callback_id")?),
+        source: row.try_get("source")?,
+        received_at: row.try_get("received_at")?,
+        lead: read(row)?,
+    })
+}
+
+/// The lead in a row that has its columns.
+pub(super) fn read(row: &PgRow) -> Result<Lead, sqlx::Error> {
     let Json(extra): Json<Map<String, Value>> = row.try_get("extra")?;
-    let lead = Lead {
+    Ok(Lead {
         email: row.try_get("email")?,
         first_name: row.try_get("first_name")?,
         last_name: row.try_get("last_name")?,
@@ -58,11 +68,5 @@ fn stored(row: &PgRow) -> Result<StoredLead, sqlx::Error> {
         personalized_opener: row.try_get("personalized_opener")?,
         extra,
         warnings: row.try_get("warnings")?,
-    };
-    Ok(StoredLead {
-        callback_id: CallbackId(row.try_get("callback_id")?),
-        source: row.try_get("source")?,
-        received_at: row.try_get("received_at")?,
-        lead,
     })
 }

@@ -3,10 +3,12 @@
 //! [`Database`] is a pool on one configuration; [`ConnectSettings`] turns that configuration into the two dialects in
 //! use (sqlx for the services, tokio-postgres for refinery).
 
+pub mod attempts;
 pub mod callback_aliases;
 mod connect;
 pub mod cooldowns;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod destination_state;
 pub mod diagnosis;
 pub mod intake;
@@ -17,6 +19,7 @@ pub mod outbox;
 pub mod outcomes;
 pub mod partitions;
 pub mod quarantine;
+pub mod rate_limits;
 pub mod released;
 pub mod replay;
 pub mod rescue;

@@ -1,0 +1,254 @@
+//! `claygate.attempts`, and what an attempt makes of its delivery: both stand or fall together.
+//!
+//! Every attempt is recorded. What it means for the delivery counts only while the attempt's lease token is still on a
+//! pending delivery, so a delivery ends once whatever stragglers report.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::types::Json;
+use sqlx::{Connection, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{ConnectSettings, DbError, destination_state};
+use crate::ids::DeliveryId;
+use crate::queue::{BATCH_MAX, QueueName};
+use crate::states::{Class, DeliveryState, DestinationState, Reason};
+
+/// Most attempts of one [`record`].
+pub const RECORD_MAX: usize = BATCH_MAX;
+
+/// What an attempt means for its delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The destination took it.
+    Delivered,
+    /// Given up.
+    Dead(Reason),
+    /// To be tried again.
+    Again {
+        /// After this time.
+        wait: Duration,
+        /// It used up a place in the retry schedule.
+        failed: bool,
+        /// And the destination is not to be sent to until an operator says so.
+        hold: Option<DestinationState>,
+    },
+}
+
+/// One attempt that was made.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// Where it went.
+    pub destination: String,
+    /// The lease it was made under.
+    pub token: Uuid,
+    /// What follows.
+    pub verdict: Verdict,
+    /// Its class.
+    pub class: Class,
+    /// The answer's status.
+    pub status: Option<u16>,
+    /// What went wrong; without anything of the lead.
+    pub error: Option<String>,
+    /// The beginning of the answer's body, at most 4096 bytes.
+    pub response: Vec<u8>,
+    /// The step it ended at.
+    pub step: usize,
+    /// What its steps captured, to be kept for the next attempt; `None`: as it was.
+    pub captured: Option<serde_json::Value>,
+    /// How long it took.
+    pub duration: Duration,
+    /// How long ago it began.
+    pub age: Duration,
+}
+
+/// A connection of its own that records, dialled when it is needed and again when it broke.
+pub struct AttemptWriter {
+    settings: ConnectSettings,
+    connection: Option<PgConnection>,
+}
+
+impl AttemptWriter {
+    /// One that connects when it is first used.
+    pub fn new(settings: ConnectSettings) -> Self {
+        Self { settings, connection: None }
+    }
+
+    /// [`record`], within `limit`. After a failure that is not the rows' own the connection is dialled anew.
+    ///
+    /// # Errors
+    /// As [`record`]; [`DbError::Unavailable`] also when `limit` is over. Whether that commit went through is not
+    /// known then; recording again is harmless, since the lease is gone if it did.
+    pub async fn record(&mut self, attempts: &[Attempt], limit: Duration) -> Result<Vec<Recorded>, DbError> {
+        // Taken out, so that a cancelled or broken statement never meets the next one.
+        let taken = self.connection.take();
+        let writing = async {
+            let mut connection = match taken {
+                Some(connection) => connection,
+                None => self.settings.connect_directly().await?,
+            };
+            let written = record(&mut connection, attempts).await;
+            if !matches!(written, Err(DbError::Unavailable(_))) {
+                self.connection = Some(connection);
+            }
+            written
+        };
+        match tokio::time::timeout(limit, writing).await {
+            Ok(written) => written,
+            Err(_) => Err(DbError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+}
+
+/// What the record of an attempt did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// The attempt's number, from 1.
+    pub number: i32,
+    /// Its verdict counted.
+    pub owned: bool,
+    /// The database's clock.
+    pub at: OffsetDateTime,
+    /// Its end gave a cool-down back, so there is an entry in the queue `released`.
+    pub released: bool,
+}
+
+/// Records up to [`RECORD_MAX`] attempts of as many deliveries, in one commit. A delivery that is not there any more
+/// (retention, erasure) is left out.
+///
+/// # Errors
+/// [`DbError::Collision`]: the same again at once; [`DbError::Refused`]: one of them is refused, nothing was recorded.
+///
+/// # Cancel safety
+/// Either everything is recorded or nothing.
+pub async fn record(connection: &mut PgConnection, attempts: &[Attempt]) -> Result<Vec<Recorded>, DbError> {
+    let mut sorted: Vec<&Attempt> = attempts.iter().collect();
+    sorted.sort_unstable_by_key(|attempt| attempt.delivery);
+    let holds: Vec<(&str, DestinationState, &str)> = sorted.iter().filter_map(|attempt| hold_of(attempt)).collect();
+    if holds.is_empty() {
+        return write(connection, &sorted).await;
+    }
+    let mut transaction = connection.begin().await?;
+    let recorded = write(&mut transaction, &sorted).await?;
+    destination_state::hold(&mut transaction, &holds).await?;
+    transaction.commit().await?;
+    Ok(recorded)
+}
+
+fn hold_of(attempt: &Attempt) -> Option<(&str, DestinationState, &str)> {
+    match &attempt.verdict {
+        Verdict::Again { hold: Some(state), .. } => {
+            Some((&attempt.destination, *state, attempt.error.as_deref().unwrap_or(attempt.class.as_str())))
+        }
+        _ => None,
+    }
+}
+
+async fn write(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<Vec<Recorded>, DbError> {
+    let rows = sqlx::query(
+        "WITH input AS MATERIALIZED (
+             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::boolean[], $6::float8[],
+                     $7::jsonb[], $8::text[], $9::smallint[], $10::text[], $11::bytea[], $12::smallint[],
+                     $13::integer[], $14::float8[], $15::text[])
+                 AS i (id, token, state, reason, failed, wait, captured, class, status, error, response, step,
+                     duration_ms, age, queue)
+         ), held AS MATERIALIZED (
+             SELECT d.id, (d.state = 'pending' AND d.lease_token = i.token) IS TRUE AS owned
+             FROM claygate.deliveries AS d JOIN input AS i USING (id) ORDER BY d.id FOR UPDATE OF d
+         ), changed AS (
+             UPDATE claygate.deliveries AS d SET
+                 attempts = d.attempts + 1,
+                 state = CASE WHEN held.owned THEN i.state ELSE d.state END,
+                 reason = CASE WHEN held.owned THEN i.reason ELSE d.reason END,
+                 ended_at = CASE WHEN NOT held.owned THEN d.ended_at WHEN i.state <> 'pending' THEN now() END,
+                 next_attempt_at = CASE WHEN NOT held.owned THEN d.next_attempt_at
+                     WHEN i.state = 'pending' THEN now() + make_interval(secs => i.wait) END,
+                 lease_until = CASE WHEN NOT held.owned THEN d.lease_until END,
+                 lease_token = CASE WHEN NOT held.owned THEN d.lease_token END,
+                 failures = d.failures + (held.owned AND i.failed)::integer,
+                 claims = CASE WHEN held.owned THEN 0 ELSE d.claims END,
+                 captured = CASE WHEN held.owned THEN COALESCE(i.captured, d.captured) ELSE d.captured END
+             FROM input AS i JOIN held USING (id) WHERE d.id = i.id
+             RETURNING d.id, d.attempts AS number, held.owned, d.state, d.next_attempt_at, i.queue
+         ), tried AS (
+             INSERT INTO claygate.attempts (delivery_id, number, started_at, duration_ms, step, class, status, error,
+                 response, owned)
+             SELECT id, number, now() - make_interval(secs => age), duration_ms, step, class, status, error, response,
+                 owned
+             FROM changed JOIN input USING (id)
+         ), again AS (
+             INSERT INTO claygate.outbox (queue, refs, due_at)
+             SELECT queue, array_agg(id), next_attempt_at FROM changed WHERE owned AND state = 'pending'
+             GROUP BY queue, next_attempt_at
+         ), released AS (
+             DELETE FROM claygate.cooldowns AS c USING changed
+             WHERE c.delivery_id = changed.id AND changed.owned AND changed.state = 'dead'
+             RETURNING c.delivery_id
+         ), told AS (
+             INSERT INTO claygate.outbox (queue, refs)
+             SELECT $16, array_agg(DISTINCT delivery_id) FROM released HAVING count(*) > 0
+         )
+         SELECT id, number, owned, now() AS at, id IN (SELECT delivery_id FROM released) AS released FROM changed",
+    )
+    .bind(sorted.iter().map(|a| a.delivery.0).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.token).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.verdict.state().as_str()).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.verdict.reason().map(Reason::as_str)).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| matches!(a.verdict, Verdict::Again { failed: true, .. })).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.verdict.wait().as_secs_f64()).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.captured.as_ref().map(Json)).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.class.as_str()).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.status.and_then(|s| i16::try_from(s).ok())).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.error.as_deref()).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| (!a.response.is_empty()).then_some(a.response.as_slice())).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| i16::try_from(a.step).unwrap_or(i16::MAX)).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| i32::try_from(a.duration.as_millis()).unwrap_or(i32::MAX)).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| a.age.as_secs_f64()).collect::<Vec<_>>())
+    .bind(sorted.iter().map(|a| QueueName::deliver(&a.destination).as_str().to_owned()).collect::<Vec<_>>())
+    .bind(QueueName::released().as_str())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| recorded(row).map_err(DbError::from)).collect()
+}
+
+fn recorded(row: &PgRow) -> Result<Recorded, sqlx::Error> {
+    Ok(Recorded {
+        delivery: DeliveryId(row.try_get("id")?),
+        number: row.try_get("number")?,
+        owned: row.try_get("owned")?,
+        at: row.try_get("at")?,
+        released: row.try_get("released")?,
+    })
+}
+
+impl Verdict {
+    /// The state that follows.
+    pub const fn state(&self) -> DeliveryState {
+        match self {
+            Self::Delivered => DeliveryState::Delivered,
+            Self::Dead(_) => DeliveryState::Dead,
+            Self::Again { .. } => DeliveryState::Pending,
+        }
+    }
+
+    /// Why it is given up, where it is.
+    pub const fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Dead(reason) => Some(*reason),
+            _ => None,
+        }
+    }
+
+    const fn wait(&self) -> Duration {
+        match self {
+            Self::Again { wait, .. } => *wait,
+            _ => Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The consumer of one destination's queue: slots, then leases, then attempts; the rest goes back.
+//!
+//! Nothing is received that could not start, and what cannot start within seconds after all (the slots filled up, the
+//! rate is used up, the destination broke) becomes an outbox entry that is due when it can. While the destination is
+//! broken or throttled its messages are taken and put off, so that they do not grow old in the queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::db::{DbError, deliveries};
+use common::ids::DeliveryId;
+use common::queue::{BATCH_MAX, Consumer, Message, Queue, QueueError, QueueName};
+use common::states::Reason;
+use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::gate::Passage;
+use super::pace::Tokens;
+use super::{LaneWork, telemetry};
+use crate::health::Beat;
+use crate::lanes::{LeasedDelivery, Started};
+
+/// Claims of one delivery without an attempt after which it is given up as poison.
+const CLAIMS_MAX: i16 = 5;
+/// How long received ids may wait for a slot or a rate.
+const START_WITHIN: Duration = Duration::from_secs(2);
+/// How often a lane that waits for something looks up, and beats.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest that ids are put off: an operator's resume or another worker should not wait for a day.
+const PUT_OFF_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Why consuming was interrupted.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error("the queue failed")]
+    Queue(#[from] QueueError),
+    #[error("the database failed")]
+    Database(#[from] DbError),
+}
+
+/// Consumes until `shutdown`.
+pub(super) async fn run(work: Arc<LaneWork>, queue: Arc<dyn Queue>, beat: Beat, shutdown: CancellationToken) {
+    let mut intake = Intake { work, beat, shutdown: shutdown.clone(), tokens: Tokens::none() };
+    let mut pause = PAUSE_MIN;
+    while !shutdown.is_cancelled() {
+        let begun = Instant::now();
+        let Err(error) = intake.consume(queue.as_ref()).await else { return };
+        tracing::warn!(
+            destination = intake.work.name,
+            error = &error as &dyn std::error::Error,
+            "consuming deliveries was interrupted"
+        );
+        pause = if begun.elapsed() > PAUSE_MAX { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+struct Intake {
+    work: Arc<LaneWork>,
+    beat: Beat,
+    shutdown: CancellationToken,
+    tokens: Tokens,
+}
+
+impl Intake {
+    async fn consume(&mut self, queue: &dyn Queue) -> Result<(), Interrupted> {
+        let mut consumer = queue.consumer(&QueueName::deliver(&self.work.name)).await?;
+        loop {
+            if self.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            let Some(want) = self.wait_for_room().await else { continue };
+            let messages = tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                messages = consumer.receive(want) => messages?,
+            };
+            self.beat.beat();
+            // Less than was asked for: nothing is left behind it.
+            let received: usize = messages.iter().map(|message| message.refs.len()).sum();
+            self.work.lane.waiting.store(received >= want, Ordering::Relaxed);
+            if received > 0 {
+                self.work_off(consumer.as_mut(), messages).await?;
+            }
+        }
+    }
+
+    /// How many ids may be received, after at most [`LOOK_EVERY`]; `None`: none yet.
+    async fn wait_for_room(&self) -> Option<usize> {
+        let lane = &self.work.lane;
+        match lane.gate.passage(Instant::now()) {
+            Passage::Held | Passage::Probing => {
+                tokio::select! {
+                    () = self.shutdown.cancelled() => {}
+                    () = lane.gate.changed(LOOK_EVERY) => {}
+                }
+                self.beat.beat();
+                None
+            }
+            Passage::Later(_) => Some(BATCH_MAX),
+            Passage::Probe => Some(1),
+            Passage::Open => {
+                if lane.slots.available_permits() == 0 {
+                    // Taken and given back at once: while the queue is empty, the fast lane may have every slot.
+                    let _free = tokio::time::timeout(LOOK_EVERY, lane.slots.acquire()).await;
+                    self.beat.beat();
+                }
+                let free = lane.slots.available_permits().min(BATCH_MAX);
+                (free > 0).then_some(free)
+            }
+        }
+    }
+
+    /// Starts or puts back every id, and acknowledges.
+    async fn work_off(&mut self, consumer: &mut dyn Consumer, messages: Vec<Message>) -> Result<(), Interrupted> {
+        let (again, fresh): (Vec<Message>, Vec<Message>) =
+            messages.into_iter().partition(|message| message.redelivered);
+        let receipts: Vec<_> = fresh.iter().map(|message| message.receipt).collect();
+        let ids: Vec<DeliveryId> = fresh.into_iter().flat_map(|message| message.refs).map(DeliveryId).collect();
+        if !ids.is_empty() {
+            self.start(ids).await?;
+            consumer.ack(&receipts).await?;
+        }
+        for message in again {
+            for id in message.refs {
+                self.start_redelivered(DeliveryId(id)).await?;
+            }
+            consumer.ack(&[message.receipt]).await?;
+        }
+        Ok(())
+    }
+
+    /// A message comes again when its holder died or its lease ran out: the claim is counted before the work.
+    async fn start_redelivered(&mut self, id: DeliveryId) -> Result<(), Interrupted> {
+        match deliveries::count_claim(&self.work.database, id).await? {
+            None => Ok(()),
+            Some(claims) if claims <= CLAIMS_MAX => self.start(vec![id]).await,
+            Some(_) => {
+                let given_up = deliveries::give_up(&self.work.database, id, Reason::Poison).await?;
+                if given_up.ended {
+                    tracing::error!(delivery = %id, "claimed too often without an attempt; given up");
+                    telemetry::count_dead(&self.work.name, Reason::Poison);
+                }
+                if given_up.released {
+                    self.work.doorbell.ring(&QueueName::released());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts what can start within [`START_WITHIN`] and puts the rest back.
+    async fn start(&mut self, ids: Vec<DeliveryId>) -> Result<(), Interrupted> {
+        let mut ids = VecDeque::from(ids);
+        let put_off = self.start_some(&mut ids).await;
+        let rest: Vec<DeliveryId> = ids.into();
+        if !rest.is_empty() {
+            let wait = put_off.as_ref().map_or(Duration::ZERO, |wait| (*wait).min(PUT_OFF_MAX));
+            deliveries::put_back(&self.work.database, &self.work.name, &rest, wait).await?;
+        }
+        put_off.map(|_| ()).map_err(Interrupted::from)
+    }
+
+    /// Takes from `ids` what was started or needs no start. Answers how long the rest should be put off.
+    async fn start_some(&mut self, ids: &mut VecDeque<DeliveryId>) -> Result<Duration, DbError> {
+        let deadline = Instant::now() + START_WITHIN;
+        while !ids.is_empty() && !self.shutdown.is_cancelled() {
+            self.beat.beat();
+            let now = Instant::now();
+            let most = match self.work.lane.gate.passage(now) {
+                Passage::Open => ids.len(),
+                Passage::Probe => 1,
+                Passage::Later(until) => return Ok(until.saturating_duration_since(now)),
+                // Held: the queue is not consumed until it is resumed. Probing: the answer decides.
+                Passage::Held | Passage::Probing => return Ok(Duration::ZERO),
+            };
+            let Some(mut permits) = self.take_slots(most, deadline).await else { return Ok(Duration::ZERO) };
+            if let Some(pace) = &self.work.pace {
+                match pace.allow(&mut self.tokens, permits.len()).await? {
+                    Ok(allowed) => permits.truncate(allowed),
+                    Err(wait) if now + wait > deadline => return Ok(wait),
+                    Err(wait) => {
+                        tokio::time::sleep(wait).await;
+                        continue;
+                    }
+                }
+            }
+            let taken: Vec<DeliveryId> = ids.iter().copied().take(permits.len()).collect();
+            let leased = self.lease(&taken).await?;
+            ids.drain(..taken.len());
+            self.tokens.spend(leased.len());
+            for ((delivery, has_lead), permit) in leased.into_iter().zip(permits) {
+                let started = Started { delivery, permit };
+                if has_lead { self.work.spawn(started) } else { self.work.spawn_unsendable(started) }
+            }
+        }
+        Ok(Duration::ZERO)
+    }
+
+    /// 1 to `most` slots; `None`: none became free in time.
+    async fn take_slots(&self, most: usize, deadline: Instant) -> Option<Vec<OwnedSemaphorePermit>> {
+        let slots = &self.work.lane.slots;
+        let first = tokio::time::timeout_at(deadline, Arc::clone(slots).acquire_owned()).await.ok()?.ok()?;
+        let mut permits = vec![first];
+        while permits.len() < most
+            && let Ok(permit) = Arc::clone(slots).try_acquire_owned()
+        {
+            permits.push(permit);
+        }
+        Some(permits)
+    }
+
+    /// Takes leases; beside each delivery whether its lead is still there.
+    async fn lease(&self, ids: &[DeliveryId]) -> Result<Vec<(LeasedDelivery, bool)>, DbError> {
+        let work = &self.work;
+        let token = Uuid::new_v4();
+        // Before the statement, so that no lease ends earlier in the table than here.
+        let lease_deadline = Instant::now() + work.lane.lease;
+        let mut tries = 0;
+        let leased = loop {
+            match deliveries::lease(&work.database, &work.name, ids, token, work.lane.lease).await {
+                Err(DbError::Collision(_)) if tries < 3 => tries += 1,
+                leased => break leased?,
+            }
+        };
+        Ok(leased
+            .into_iter()
+            .map(|one| (one.lead.is_some(), one))
+            .map(|(has_lead, one)| {
+                let delivery = LeasedDelivery {
+                    lead: Arc::new(one.lead_object()),
+                    id: one.id,
+                    callback_id: one.callback_id,
+                    destination: work.name.clone(),
+                    rule: one.rule,
+                    replay: one.replay,
+                    attempts: one.attempts,
+                    failures: one.failures,
+                    lease_token: token,
+                    lease_deadline,
+                    captured: one.captured.unwrap_or_else(|| Value::Object(Map::new())),
+                    source: one.source.into(),
+                    received_at: one.received_at,
+                    person: one.person,
+                };
+                (delivery, has_lead)
+            })
+            .collect())
+    }
+}

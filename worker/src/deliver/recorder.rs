@@ -1,0 +1,143 @@
+//! Writes outcomes in groups: what arrives while a commit is under way shares the next one.
+//!
+//! While the database is away outcomes stay in memory and are tried again; there are never more of them than slots,
+//! since a slot is given back only when its outcome is written. An outcome that the database refuses alone is given
+//! up, logged, and its delivery attempted again when the lease has run out.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::db::attempts::{Attempt, AttemptWriter, RECORD_MAX, Recorded};
+use common::db::{ConnectSettings, DbError};
+use common::queue::{Doorbell, QueueName};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// Writers, each with a connection of its own: while one waits for its commit, the next group is on its way.
+const WRITERS: usize = 2;
+const QUEUE_MAX: usize = 1024;
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A statement that takes longer is given up together with its connection.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Takes outcomes to be written. Its writers end when its last clone is dropped and everything is written.
+#[derive(Clone)]
+pub(super) struct Recorder {
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    attempt: Attempt,
+    begun: Instant,
+    done: oneshot::Sender<Recorded>,
+}
+
+struct Writer {
+    jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    database: AttemptWriter,
+    doorbell: Doorbell,
+}
+
+impl Recorder {
+    /// Starts the writers in `tasks`.
+    pub(super) fn start(settings: &ConnectSettings, doorbell: &Doorbell, tasks: &TaskTracker) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let jobs = Arc::new(Mutex::new(receiver));
+        for _ in 0..WRITERS {
+            let writer = Writer {
+                jobs: Arc::clone(&jobs),
+                database: AttemptWriter::new(settings.clone()),
+                doorbell: doorbell.clone(),
+            };
+            tasks.spawn(writer.run());
+        }
+        Self { jobs: sender }
+    }
+
+    /// Has an attempt that began at `begun` written, and waits for the commit; `None`: it could not be.
+    pub(super) async fn record(&self, attempt: Attempt, begun: Instant) -> Option<Recorded> {
+        let (done, written) = oneshot::channel();
+        self.jobs.send(Job { attempt, begun, done }).await.ok()?;
+        written.await.ok()
+    }
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut jobs = Vec::with_capacity(RECORD_MAX);
+        loop {
+            // One writer at a time waits for the next group.
+            let received = self.jobs.lock().await.recv_many(&mut jobs, RECORD_MAX).await;
+            if received == 0 {
+                return;
+            }
+            while !jobs.is_empty() {
+                let group = take_distinct(&mut jobs);
+                self.write(group).await;
+            }
+        }
+    }
+
+    /// Writes a group whatever it takes, in halves where the database refuses it.
+    async fn write(&mut self, group: Vec<Job>) {
+        let mut groups = vec![group];
+        let mut pause = PAUSE_MIN;
+        while let Some(mut group) = groups.pop() {
+            match self.try_write(&group).await {
+                Ok(recorded) => {
+                    pause = PAUSE_MIN;
+                    self.tell(group, &recorded);
+                }
+                Err(DbError::Collision(_)) => groups.push(group),
+                Err(DbError::Unavailable(error)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "outcomes wait for the database");
+                    groups.push(group);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                Err(_) if group.len() > 1 => {
+                    let half = group.split_off(group.len() / 2);
+                    groups.extend([half, group]);
+                }
+                Err(error) => {
+                    let delivery = group.first().map(|job| job.attempt.delivery.to_string());
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        delivery,
+                        "an outcome could not be written"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn try_write(&mut self, group: &[Job]) -> Result<Vec<Recorded>, DbError> {
+        let attempts: Vec<Attempt> =
+            group.iter().map(|job| Attempt { age: job.begun.elapsed(), ..job.attempt.clone() }).collect();
+        self.database.record(&attempts, WRITE_LIMIT).await
+    }
+
+    /// Answers whoever waits, and rings for what is due now.
+    fn tell(&self, group: Vec<Job>, recorded: &[Recorded]) {
+        if recorded.iter().any(|one| one.released) {
+            self.doorbell.ring(&QueueName::released());
+        }
+        for job in group {
+            if let Some(recorded) = recorded.iter().find(|one| one.delivery == job.attempt.delivery) {
+                // Whoever asked may have been cut off.
+                let _ = job.done.send(*recorded);
+            }
+        }
+    }
+}
+
+/// Takes the first job of each delivery: one statement records a delivery once.
+fn take_distinct(jobs: &mut Vec<Job>) -> Vec<Job> {
+    let mut seen = HashSet::with_capacity(jobs.len());
+    let (group, rest) = std::mem::take(jobs).into_iter().partition(|job| seen.insert(job.attempt.delivery));
+    *jobs = rest;
+    group
+}
