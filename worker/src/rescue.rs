@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use common::config::Config;
 use common::db::{Database, DbError, rescue};
 use common::queue::{Doorbell, QueueName};
 use common::states::Reason;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Beat;
+use crate::lanes::Lanes;
 use crate::telemetry;
 
 /// Leases of one delivery that may run out without an end before it is given up as poison.
@@ -26,18 +28,22 @@ pub const CLAIMS_MAX: i16 = 5;
 const BATCH: i64 = 256;
 
 /// Looks for leases that have run out.
+#[derive(Clone)]
 pub struct Rescuer {
-    /// The database.
-    pub database: Database,
-    /// Rung for what is due again.
-    pub doorbell: Doorbell,
-    /// How often it looks.
-    pub every: Duration,
-    /// The longest lease there is: how long it waits after the database was away.
-    pub lease_max: Duration,
+    database: Database,
+    doorbell: Doorbell,
+    every: Duration,
+    lease_max: Duration,
 }
 
 impl Rescuer {
+    /// A rescuer for the destinations of `config`.
+    pub fn new(config: &Config, database: Database, doorbell: Doorbell) -> Self {
+        let lanes = Lanes::new(config).0;
+        let lease_max = config.destinations.keys().map(|name| lanes.lease_for(name)).max().unwrap_or_default();
+        Self { database, doorbell, every: config.worker.rescue_every, lease_max }
+    }
+
     /// Looks until `shutdown`.
     pub async fn run(self, beat: Beat, shutdown: CancellationToken) {
         let mut not_before = Instant::now();

@@ -14,6 +14,7 @@ mod migrate;
 mod plan;
 mod since;
 mod up;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ use crate::globals::Globals;
 pub(crate) enum Command {
     Up(up::Up),
     Ingest(ingest::Ingest),
+    Worker(worker::Worker),
     Init(init::Init),
     Config(config::Config),
     Column(column::Column),
@@ -44,6 +46,7 @@ impl Command {
         match self {
             Self::Up(command) => Box::pin(command.run(globals)).await,
             Self::Ingest(command) => Box::pin(command.run(globals)).await,
+            Self::Worker(command) => Box::pin(command.run(globals)).await,
             Self::Init(command) => Box::pin(command.run(globals)).await,
             Self::Config(command) => Box::pin(command.run(globals)).await,
             Self::Column(command) => Box::pin(command.run(globals)).await,

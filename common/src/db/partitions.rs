@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 use time::{Date, Duration, OffsetDateTime};
 
-use super::DbError;
+use super::{Database, DbError};
 
 /// The partitioned tables and their time columns.
 const PARTITIONED: [&str; 2] = ["callback_bodies", "attempts"];
@@ -22,6 +22,14 @@ pub async fn ensure(connection: &mut PgConnection) -> Result<(), DbError> {
     let now: OffsetDateTime = sqlx::query_scalar("SELECT now()").fetch_one(&mut *connection).await?;
     let first = now - Duration::weeks(WEEKS_BEHIND);
     ensure_between(connection, first, now + Duration::weeks(WEEKS_AHEAD)).await
+}
+
+/// [`ensure`] on a connection of the pool.
+///
+/// # Errors
+/// [`DbError`]; the call can be repeated.
+pub async fn ensure_now(database: &Database) -> Result<(), DbError> {
+    ensure(&mut *database.pool().acquire().await?).await
 }
 
 /// Makes the missing partitions from the week of `first` to the week of `last`.

@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use super::{Database, DbError};
-use crate::config::RuleConfig;
+use serde_json::Value;
 
-/// Records that `version` is in use, and answers which versions were in use within `window`, this one among them.
+use super::{Database, DbError};
+
+/// Records that `version`, whose normalised text is `rules`, is in use, and answers which versions were in use within `window`, this one among them.
 ///
 /// # Errors
 /// [`DbError`].
 pub async fn record(
     database: &Database,
     version: &str,
-    rules: &[RuleConfig],
+    rules: &Value,
     window: Duration,
 ) -> Result<Vec<String>, DbError> {
-    let rules = serde_json::to_string(rules).unwrap_or_else(|_| "[]".to_owned());
     sqlx::query(
         "INSERT INTO claygate.rule_sets (version, rules) VALUES ($1, $2::json)
          ON CONFLICT (version) DO UPDATE SET last_seen_at = now()",
     )
     .bind(version)
-    .bind(rules)
+    .bind(rules.to_string())
     .execute(database.pool())
     .await?;
     Ok(sqlx::query_scalar(

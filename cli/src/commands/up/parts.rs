@@ -1,21 +1,28 @@
 //! The parts of one process, and the order in which they stop.
 
+use std::sync::Arc;
+
 use common::config::Config;
 use common::db::{ConnectSettings, Database};
+use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
 use common::queue::{BacklogWatch, Doorbell};
+use common::telemetry::Probe;
 use common::telemetry::metrics::MetricsHandle;
 use console::AdminServer;
-use ingest::Application;
 use tokio_util::sync::CancellationToken;
 
 /// Built parts, listening but not yet answering.
 pub(super) struct Parts {
     database: Database,
     doorbell: Doorbell,
-    intake: Application,
+    backlog: BacklogWatch,
+    intake: ingest::Application,
+    worker: worker::Application,
     admin: AdminServer,
     /// Ends the intake; cancelled first.
     intake_stop: CancellationToken,
+    /// Ends the worker; cancelled when the intake has ended.
+    worker_stop: CancellationToken,
     /// Ends what the others lean on; cancelled last.
     stop: CancellationToken,
 }
@@ -27,13 +34,25 @@ impl Parts {
         settings: &ConnectSettings,
         metrics: MetricsHandle,
     ) -> anyhow::Result<Self> {
-        let (stop, intake_stop) = (CancellationToken::new(), CancellationToken::new());
+        let [stop, intake_stop, worker_stop] = std::array::from_fn(|_| CancellationToken::new());
         let database = Database::open(settings.clone());
         let doorbell = Doorbell::new();
-        let intake = Application::build(config, database.clone(), doorbell.clone(), intake_stop.clone()).await?;
-        let probes = intake.probes();
+        let backlog = BacklogWatch::new();
+        let queue = PostgresQueue::new(database.clone(), doorbell.clone(), PostgresQueueSettings::default());
+        let worker = worker::Application::build(
+            config,
+            database.clone(),
+            Arc::new(queue),
+            doorbell.clone(),
+            worker_stop.clone(),
+        )?;
+        let intake =
+            ingest::Application::build(config, database.clone(), doorbell.clone(), intake_stop.clone()).await?;
+        let mut probes = intake.probes();
+        probes.extend(worker.probes());
+        probes.push(Arc::new(backlog.clone()) as Arc<dyn Probe>);
         let admin = AdminServer::bind(config.admin.listen, probes, metrics)?;
-        Ok(Self { database, doorbell, intake, admin, intake_stop, stop })
+        Ok(Self { database, doorbell, backlog, intake, worker, admin, intake_stop, worker_stop, stop })
     }
 
     /// The public port.
@@ -48,13 +67,14 @@ impl Parts {
 
     /// Runs until `shutdown`, or until a part ends before that.
     pub(super) async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { database, doorbell, intake, admin, intake_stop, stop } = self;
+        let Self { database, doorbell, backlog, intake, worker, admin, intake_stop, worker_stop, stop } = self;
         // Cancelled by whichever part ends first.
         let ended = CancellationToken::new();
         let taking_in = tokio::spawn(tell(intake.run_until_stopped(), ended.clone()));
+        let working = tokio::spawn(tell(worker.run_until_stopped(), ended.clone()));
         let served = tokio::spawn(tell(admin.run_until(stop.clone()), ended.clone()));
         let bell = tokio::spawn(doorbell.run(database.clone(), stop.clone()));
-        let watch = tokio::spawn(BacklogWatch::new().run(database.clone(), stop.clone()));
+        let watch = tokio::spawn(backlog.run(database.clone(), stop.clone()));
 
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -62,12 +82,15 @@ impl Parts {
         }
         intake_stop.cancel();
         let taken_in = taking_in.await;
+        worker_stop.cancel();
+        let worked = working.await;
         stop.cancel();
         let served = served.await;
         bell.await?;
         watch.await?;
         database.close().await;
         taken_in??;
+        worked??;
         Ok(served??)
     }
 }
