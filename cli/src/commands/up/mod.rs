@@ -12,12 +12,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use common::config::{Config, Environment, Locations, Role, make_secret, missing_secrets};
-use common::db::{ConnectSettings, migrate};
+use common::db::{ConnectSettings, Database, migrate};
 use common::telemetry::{logs, metrics};
 use embedded::{Cluster, Lock};
 use ingest::service::migrate_when_possible;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use worker::rescue::release_all_leases;
 
 use self::parts::Parts;
 use crate::globals::{Globals, cluster_settings, remote_settings, start_cluster, stop_cluster};
@@ -68,6 +69,7 @@ async fn serve(config: &Config, postgres: &Postgres, shutdown: CancellationToken
     let handle = metrics::install()?;
     if postgres.cluster.is_some() {
         migrate(&postgres.settings).await?;
+        take_over(&postgres.settings).await?;
     } else {
         // It may be away: the intake spools until it is there.
         tokio::spawn(migrate_when_possible(postgres.settings.clone(), shutdown.clone()));
@@ -86,6 +88,14 @@ async fn serve(config: &Config, postgres: &Postgres, shutdown: CancellationToken
         ended = parts.run_until(shutdown.clone()) => ended,
         status = postgres.ended() => anyhow::bail!("Postgres ended on its own ({status}); see {}", postgres.log()),
     }
+}
+
+/// Frees what a killed predecessor held. The data folder's lock says that nobody else works on this database.
+async fn take_over(settings: &ConnectSettings) -> anyhow::Result<()> {
+    let database = Database::open(settings.clone());
+    let released = release_all_leases(&database).await;
+    database.close().await;
+    Ok(released?)
 }
 
 /// A token that the first SIGINT or SIGTERM cancels. A second one ends the process at once.
