@@ -52,7 +52,7 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let config = globals.load(Role::Ingest)?;
+        let config = globals.load(Role::Sender)?;
         let sender = Sender::new(&config, &self.source)?;
         let samples = samples::generate(usize::try_from(self.count)?, self.seed);
         let started = Instant::now();
