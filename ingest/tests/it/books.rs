@@ -1,0 +1,40 @@
+//! What has to hold whatever came in: every stored callback was counted, has its body, and is queued if it is to be
+//! routed.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row;
+
+use crate::gateway::Site;
+
+/// What the intake counted, by result, over all writers.
+pub(crate) async fn counts(site: &Site) -> BTreeMap<String, i64> {
+    let rows = site.rows("SELECT result, sum(n)::bigint FROM claygate.intake_counts GROUP BY result").await;
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// The counts have to be exactly these.
+pub(crate) async fn assert_counts<const N: usize>(site: &Site, expected: [(&str, i64); N]) {
+    let expected = expected.into_iter().map(|(result, n)| (result.to_owned(), n)).collect();
+    assert_eq!(counts(site).await, expected);
+}
+
+pub(crate) async fn assert_balanced(site: &Site) {
+    let counted = counts(site).await;
+    let of = |result: &str| counted.get(result).copied().unwrap_or_default();
+    assert_eq!(of("new"), site.count("callbacks").await, "new callbacks as counted and as stored");
+    assert_eq!(site.count("callback_bodies").await, site.count("callbacks").await, "a body for every callback");
+    let wrong: i64 = site
+        .value(
+            "SELECT count(*) FROM claygate.callbacks AS c \
+             LEFT JOIN (SELECT unnest(refs) AS id FROM claygate.outbox WHERE queue = 'callbacks') AS o USING (id) \
+             WHERE (c.state = 'received') <> (o.id IS NOT NULL)",
+        )
+        .await;
+    assert_eq!(wrong, 0, "callbacks to be routed that are not queued, or the other way round");
+    let queued: i64 = site.value("SELECT COALESCE(sum(cardinality(refs)), 0)::bigint FROM claygate.outbox").await;
+    let received: i64 = site.value("SELECT count(*) FROM claygate.callbacks WHERE state = 'received'").await;
+    assert_eq!(queued, received, "each is queued once");
+    let seen: i64 = site.value("SELECT COALESCE(sum(seen), 0)::bigint FROM claygate.quarantine").await;
+    assert_eq!(of("conflict") + of("quarantined"), seen, "what went to quarantine");
+}

@@ -1,0 +1,12 @@
+//! The intake over real TCP, against a real Postgres.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod books;
+mod gateway;
+mod idempotency;
+mod outage;
+mod problems;
+mod release;
+mod spool_files;
+mod taking_in;
+mod verification;
