@@ -20,7 +20,7 @@ pub(crate) enum BodyProblem {
 
 /// Reads all of `payload`, at most `bytes_max` within `limit`.
 pub(crate) async fn read(
-    payload: web::Payload,
+    payload: &mut web::Payload,
     bytes_max: usize,
     limit: Duration,
     permit: &mut Permit,
@@ -29,7 +29,7 @@ pub(crate) async fn read(
     tokio::time::timeout(limit, reading).await.unwrap_or(Err(BodyProblem::TooSlow))
 }
 
-async fn read_to_end(mut payload: web::Payload, bytes_max: usize, permit: &mut Permit) -> Result<Bytes, BodyProblem> {
+async fn read_to_end(payload: &mut web::Payload, bytes_max: usize, permit: &mut Permit) -> Result<Bytes, BodyProblem> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(chunk) = payload.next().await {

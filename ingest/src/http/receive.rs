@@ -3,9 +3,12 @@
 //! The proof is over the raw bytes, before anything of the body is parsed. From the moment the body is read nothing
 //! depends on the client any more: the entry, with its in-flight permit, belongs to the writers.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::http::{Method, Uri};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -41,22 +44,23 @@ pub(crate) struct Gate {
 }
 
 /// Answers one request.
-pub(crate) async fn receive(request: HttpRequest, payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
-    let Some(source) = gate.sources.on(request.path()) else {
-        return Problem::UnknownPath.into_response();
+pub(crate) async fn receive(request: HttpRequest, mut payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
+    let problem = match gate.sources.on(request.path()) {
+        None => Problem::UnknownPath,
+        Some(source) => match take(&request, &mut payload, &gate, source).await {
+            Ok(response) => return response,
+            Err(problem) => {
+                source.outcomes.count_problem(&problem);
+                problem
+            }
+        },
     };
-    match take(&request, payload, &gate, source).await {
-        Ok(response) => response,
-        Err(problem) => {
-            source.outcomes.count_problem(&problem);
-            problem.into_response()
-        }
-    }
+    problem.into_response().map_body(|_, answer| BoxBody::new(WithUnread { answer, _unread: payload }))
 }
 
 async fn take(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: &mut web::Payload,
     gate: &Gate,
     source: &Source,
 ) -> Result<HttpResponse, Problem> {
@@ -97,7 +101,7 @@ fn is_json(content_type: &str) -> bool {
 
 async fn read_body(
     request: &HttpRequest,
-    payload: web::Payload,
+    payload: &mut web::Payload,
     gate: &Gate,
     source: &Source,
 ) -> Result<(Bytes, Permit), Problem> {
@@ -169,6 +173,25 @@ fn respond(outcome: Outcome, malformed: Option<Malformed>, outcomes: &Outcomes) 
         }
         Outcome::Present | Outcome::Unavailable => return Err(Problem::Unavailable),
     })
+}
+
+/// An answer that holds what was not read of its request. A body that is dropped before the answer is sent would be
+/// read to its end, however long the sender makes that; one that is still there closes the connection.
+struct WithUnread {
+    answer: BoxBody,
+    _unread: web::Payload,
+}
+
+impl MessageBody for WithUnread {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.answer.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.answer).poll_next(context)
+    }
 }
 
 /// The request as a verification sees it.

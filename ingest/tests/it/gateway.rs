@@ -182,7 +182,10 @@ impl Gateway {
     }
 
     pub(crate) async fn wait_until_commits(&self) {
-        self.wait_for_verdict("Postgres to be found", |verdict| !verdict.warnings.iter().any(|w| w.contains("commits"))).await;
+        self.wait_for_verdict("Postgres to be found", |verdict| {
+            !verdict.warnings.iter().any(|w| w.contains("commits"))
+        })
+        .await;
     }
 
     pub(crate) async fn wait_until_drained(&self) {

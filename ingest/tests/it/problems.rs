@@ -54,7 +54,10 @@ async fn unauthenticated_bodies_are_never_kept() {
 #[tokio::test]
 async fn paths_methods_and_content_types() {
     let (site, gateway) = Site::with(CLAY).await;
-    assert_eq!(problem(&Answer::of(gateway.request_to("/elsewhere").body("{}")).await), (404, "/problems/unknown-path"));
+    assert_eq!(
+        problem(&Answer::of(gateway.request_to("/elsewhere").body("{}")).await),
+        (404, "/problems/unknown-path")
+    );
     let get = testkit::http::client().get(format!("http://127.0.0.1:{}{PATH}", gateway.port));
     let get = Answer::of(get).await;
     assert_eq!((problem(&get), get.header("allow")), ((405, "/problems/method-not-allowed"), "POST"));
@@ -124,7 +127,8 @@ async fn too_much_at_once_is_told_to_come_again() {
 async fn many_headers_are_refused() {
     let (site, gateway) = Site::with(&with_limits("headers = 16")).await;
     let many: String = (0..40).map(|n| format!("X-{n}: 1\r\n")).collect();
-    let answer = read_to_end(gateway.connect(head(&format!("{many}Connection: close\r\nContent-Length: 0"))).await).await;
+    let answer =
+        read_to_end(gateway.connect(head(&format!("{many}Connection: close\r\nContent-Length: 0"))).await).await;
     assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("/problems/too-many-headers"), "{answer}");
     gateway.stop(&site).await;
 }

@@ -26,7 +26,8 @@ async fn a_callback_is_stored_queued_and_counted_before_it_is_answered() {
     });
     assert_eq!(answer.json, expected);
 
-    let rows = site.rows("SELECT id, source, key_kind, revision, received_at, state, spooled FROM claygate.callbacks").await;
+    let rows =
+        site.rows("SELECT id, source, key_kind, revision, received_at, state, spooled FROM claygate.callbacks").await;
     let row = &rows[0];
     assert_eq!((rows.len(), row.get::<Uuid, _>(0), row.get::<&str, _>(1)), (1, id, "clay"));
     assert_eq!((row.get::<&str, _>(2), row.get::<i32, _>(3)), ("content", 0));
@@ -59,8 +60,9 @@ async fn bodies_are_kept_byte_for_byte() {
         let answer = gateway.post(body).await;
         let word = if body.contains("José") { "duplicate" } else { "accepted" };
         assert_eq!(answer.status_word(), word, "{body}");
-        let kept: Vec<u8> =
-            site.value(format!("SELECT body FROM claygate.callback_bodies WHERE callback_id = '{}'", answer.id())).await;
+        let kept: Vec<u8> = site
+            .value(format!("SELECT body FROM claygate.callback_bodies WHERE callback_id = '{}'", answer.id()))
+            .await;
         let expected = if word == "duplicate" { bodies[1] } else { body };
         assert_eq!(String::from_utf8(kept).unwrap(), expected);
     }
@@ -154,7 +156,8 @@ async fn writers_with_overlapping_keys_never_deadlock() {
     for n in 0..600 {
         // Every writer meets the same keys in another order.
         let key = (n * 37) % 60;
-        let request = gateway.request().header("Idempotency-Key", format!("key-{key}")).body(format!("{{\"k\":{key}}}"));
+        let request =
+            gateway.request().header("Idempotency-Key", format!("key-{key}")).body(format!("{{\"k\":{key}}}"));
         answers.spawn(Answer::of(request));
     }
     let mut words = Vec::new();
@@ -164,8 +167,7 @@ async fn writers_with_overlapping_keys_never_deadlock() {
     assert_eq!(words.iter().filter(|word| *word == "accepted").count(), 60);
     assert_eq!(words.iter().filter(|word| *word == "duplicate").count(), 540);
     gateway.stop(&site).await;
-    let deadlocks: i64 =
-        site.value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await;
+    let deadlocks: i64 = site.value("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await;
     assert_eq!(deadlocks, 0);
 }
 

@@ -77,7 +77,8 @@ async fn standard_webhooks() {
         let timestamp = moment.unix_timestamp().to_string();
         let signature = STANDARD.encode(hmac_of(key, format!("{id}.{timestamp}.{BODY}").as_bytes()));
         let signature = format!("v1,{signature}");
-        post(&gateway, &[("webhook-id", id), ("webhook-timestamp", &timestamp), ("webhook-signature", &signature)]).await
+        post(&gateway, &[("webhook-id", id), ("webhook-timestamp", &timestamp), ("webhook-signature", &signature)])
+            .await
     };
     let now = OffsetDateTime::now_utc();
     assert_eq!(problem(&post(&gateway, &[]).await), MISSING);
