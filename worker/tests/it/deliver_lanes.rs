@@ -1,0 +1,291 @@
+//! What lanes, leases and records promise when things go wrong around an attempt.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::db::destination_state;
+use common::db::rate_limits::reserve;
+use common::queue::QueueName;
+use testkit::postgres::TestDatabase;
+use testkit::receiver::{Answer, Receiver};
+use testkit::wait::wait_for;
+use uuid::Uuid;
+use worker::destinations::Target;
+use worker::destinations::guard::Guard;
+
+use crate::deliver_rig::{PATIENCE, Rig, config};
+
+fn http(name: &str, url: &str, more: &str) -> String {
+    format!(
+        "[destinations.{name}]\nkind = \"http\"\nurl = \"{url}\"\nallow_private = true\nretries = [\"60s\", \"300s\"]\n\
+         timeout = \"5s\"\nconnect_timeout = \"1s\"\n{more}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_destination_that_hangs_slows_no_other() {
+    let (hung, quick) = (Receiver::start().await, Receiver::start().await);
+    hung.answer_with(Answer::hang());
+    let both = http("hung", &hung.url("/"), "concurrency = 2") + &http("quick", &quick.url("/"), "concurrency = 2");
+    let rig = Rig::start(&both).await;
+    for _ in 0..4 {
+        rig.deliver("hung").await;
+    }
+    hung.wait_for_requests(2).await;
+    let ids = [rig.deliver("quick").await, rig.deliver("quick").await, rig.deliver("quick").await];
+    for id in ids {
+        assert_eq!(rig.end(id).await.0, "delivered");
+    }
+    assert_eq!((hung.requests().len(), hung.in_flight_max()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_batch_is_sent_within_its_slots() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(200).after(Duration::from_millis(50)));
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "concurrency = 3")).await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(rig.insert("crm").await);
+    }
+    rig.enqueue("crm", &ids).await;
+    for id in ids {
+        assert_eq!(rig.end(id).await.0, "delivered");
+    }
+    assert_eq!((receiver.requests().len(), receiver.in_flight_max()), (20, 3));
+}
+
+#[tokio::test]
+async fn an_attempt_whose_lease_was_lost_is_recorded_and_changes_nothing() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(400).after(Duration::from_millis(500)));
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "")).await;
+    let id = rig.deliver("crm").await;
+    receiver.wait_for_requests(1).await;
+    sqlx::query("UPDATE claygate.deliveries SET lease_token = $2 WHERE id = $1")
+        .bind(id.0)
+        .bind(Uuid::new_v4())
+        .execute(rig.test.pool())
+        .await
+        .unwrap();
+    let row = rig.wait(id, "the record", |row| row.attempts == 1).await;
+    assert_eq!((row.state.as_str(), row.leased, row.failures), ("pending", true, 0));
+    let attempts = rig.attempts(id).await;
+    assert_eq!((attempts.len(), attempts[0].owned, attempts[0].class.as_str()), (1, false, "permanent"));
+}
+
+#[tokio::test]
+async fn a_delivery_that_has_ended_makes_no_request_again() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "")).await;
+    let id = rig.deliver("crm").await;
+    assert_eq!(rig.end(id).await.0, "delivered");
+    rig.enqueue("crm", &[id]).await;
+    enqueue_as_redelivered(&rig, "crm", id.0).await;
+    wait_for("an empty queue", PATIENCE, async || {
+        let (queued, _) = rig.queued(&QueueName::deliver("crm")).await;
+        if queued == 0 { Ok(()) } else { Err(queued) }
+    })
+    .await;
+    assert_eq!((receiver.requests().len(), rig.attempts(id).await.len()), (1, 1));
+}
+
+/// An entry that was claimed before and not acknowledged.
+async fn enqueue_as_redelivered(rig: &Rig, destination: &str, id: Uuid) {
+    let queue = QueueName::deliver(destination);
+    sqlx::query("INSERT INTO claygate.outbox (queue, refs, claims) VALUES ($1, $2, 1)")
+        .bind(queue.as_str())
+        .bind(vec![id])
+        .execute(rig.test.pool())
+        .await
+        .unwrap();
+    rig.doorbell.ring(&queue);
+}
+
+#[tokio::test]
+async fn claims_of_redelivered_messages_are_counted_and_end_as_poison() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "")).await;
+    let (fine, poison) = (rig.insert("crm").await, rig.insert("crm").await);
+    sqlx::query("UPDATE claygate.deliveries SET claims = CASE WHEN id = $1 THEN 4 ELSE 5 END")
+        .bind(fine.0)
+        .execute(rig.test.pool())
+        .await
+        .unwrap();
+    enqueue_as_redelivered(&rig, "crm", fine.0).await;
+    enqueue_as_redelivered(&rig, "crm", poison.0).await;
+    assert_eq!(rig.end(fine).await.0, "delivered");
+    assert_eq!(rig.end(poison).await, ("dead".to_owned(), Some("poison".to_owned())));
+    assert_eq!(receiver.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_killed_costs_no_outcome() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "")).await;
+    let first = rig.deliver("crm").await;
+    assert_eq!(rig.end(first).await.0, "delivered");
+    receiver.answer_with(Answer::status(200).after(Duration::from_millis(500)));
+    let second = rig.deliver("crm").await;
+    receiver.wait_for_requests(2).await;
+    let own = common::db::Database::open(rig.test.settings());
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .execute(own.pool())
+    .await
+    .unwrap();
+    wait_for("the record", PATIENCE, async || {
+        let state: String = sqlx::query_scalar("SELECT state FROM claygate.deliveries WHERE id = $1")
+            .bind(second.0)
+            .fetch_one(own.pool())
+            .await
+            .unwrap();
+        if state == "delivered" { Ok(()) } else { Err(state) }
+    })
+    .await;
+    let n: i64 = sqlx::query_scalar("SELECT count(*) FROM claygate.attempts WHERE delivery_id = $1")
+        .bind(second.0)
+        .fetch_one(own.pool())
+        .await
+        .unwrap();
+    assert_eq!((n, receiver.requests().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_paused_destination_is_left_alone_until_it_is_resumed() {
+    let receiver = Receiver::start().await;
+    let test = TestDatabase::create().await;
+    assert!(destination_state::pause(&test.database(), "crm", "for the test").await.unwrap());
+    assert!(!destination_state::pause(&test.database(), "crm", "again").await.unwrap());
+    let both = http("crm", &receiver.url("/crm"), "") + &http("other", &receiver.url("/other"), "");
+    let rig = Rig::over(test, &both);
+    wait_for("the pause to be seen", PATIENCE, async || rig.lanes.try_slot("crm").map_or(Ok(()), Err)).await;
+    let held = rig.deliver("crm").await;
+    let other = rig.deliver("other").await;
+    assert_eq!(rig.end(other).await.0, "delivered");
+    assert_eq!(receiver.requests().len(), 1);
+    assert!(destination_state::resume(&rig.database(), "crm").await.unwrap());
+    assert_eq!(rig.end(held).await.0, "delivered");
+}
+
+#[tokio::test]
+async fn a_broken_destination_is_left_alone_and_its_deliveries_are_put_off() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(500));
+    let breaker = "concurrency = 1\n[destinations.crm.breaker]\nfailures = 2\nopen = \"40s\"";
+    let rig = Rig::start(&http("crm", &receiver.url("/"), breaker)).await;
+    for _ in 0..2 {
+        let id = rig.deliver("crm").await;
+        rig.tried(id, 1).await;
+    }
+    assert!(rig.lanes.try_slot("crm").is_none());
+    let id = rig.deliver("crm").await;
+    wait_for("the delivery to be put off", PATIENCE, async || {
+        let due: Option<f64> = sqlx::query_scalar(
+            "SELECT EXTRACT(EPOCH FROM due_at - now())::float8 FROM claygate.outbox WHERE $1 = ANY(refs) AND claims = 0",
+        )
+        .bind(id.0)
+        .fetch_optional(rig.test.pool())
+        .await
+        .unwrap();
+        if due.is_some_and(|due| (20.0..=41.0).contains(&due)) { Ok(()) } else { Err(due) }
+    })
+    .await;
+    assert_eq!((receiver.requests().len(), rig.row(id).await.attempts), (2, 0));
+}
+
+#[tokio::test]
+async fn a_broken_destination_is_probed_with_one_request_and_comes_back() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(500));
+    let breaker = "[destinations.crm.breaker]\nfailures = 1\nopen = \"1s\"";
+    let rig = Rig::start(&http("crm", &receiver.url("/"), breaker)).await;
+    let first = rig.deliver("crm").await;
+    rig.tried(first, 1).await;
+    receiver.answer_with(Answer::status(200).after(Duration::from_millis(500)));
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(rig.insert("crm").await);
+    }
+    rig.enqueue("crm", &ids).await;
+    receiver.wait_for_requests(2).await;
+    assert_eq!(receiver.in_flight_max(), 1);
+    for id in ids {
+        assert_eq!(rig.end(id).await.0, "delivered");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_holds_and_waiting_costs_no_attempt() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "rate = \"5/s\"\nburst = 1")).await;
+    assert!(rig.lanes.try_slot("crm").is_none());
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(rig.insert("crm").await);
+    }
+    let begun = std::time::Instant::now();
+    rig.enqueue("crm", &ids).await;
+    for id in ids {
+        assert_eq!(rig.end(id).await.0, "delivered");
+        assert_eq!(rig.row(id).await.attempts, 1);
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(950), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn reservations_never_exceed_the_rate_over_all_reservers() {
+    let test = TestDatabase::create().await;
+    let rate = common::config::Rate { per_second: 10.0, burst: 4 };
+    let begun = std::time::Instant::now();
+    let mut granted = 0;
+    for want in [3, 3, 3, 100] {
+        granted += reserve(&test.database(), "scope", rate, want).await.unwrap().granted;
+    }
+    let asked = (0..8).map(|_| {
+        let database = test.database();
+        tokio::spawn(async move { reserve(&database, "scope", rate, 2).await.unwrap() })
+    });
+    let mut waits = Vec::new();
+    for task in asked.collect::<Vec<_>>() {
+        let reserved = task.await.unwrap();
+        granted += reserved.granted;
+        waits.push(reserved.wait);
+    }
+    let most = 4.0 + begun.elapsed().as_secs_f64() * 10.0;
+    assert!(granted >= 4 && f64::from(granted) <= most + 1e-3, "{granted} of {most}");
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(101)), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_stop_cuts_off_what_hangs_and_gives_it_back() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::hang());
+    let mut rig =
+        Rig::start(&http("crm", &receiver.url("/"), "timeout = \"60s\"").replace("timeout = \"5s\"\n", "")).await;
+    let id = rig.deliver("crm").await;
+    receiver.wait_for_requests(1).await;
+    rig.stop().await;
+    let row = rig.row(id).await;
+    assert_eq!((row.state.as_str(), row.leased, row.attempts, row.failures), ("pending", false, 1, 0));
+    assert!(row.wait_s.unwrap() <= 0.0);
+    assert_eq!(rig.queued(&QueueName::deliver("crm")).await.0, 1);
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_delivery_and_gives_its_slot_back() {
+    let test = TestDatabase::create().await;
+    let text = http("crm", "http://crm.example.com/", "concurrency = 1");
+    let config = config(&text);
+    let guard = Guard::with_lookup(true, Arc::new(|_| panic!("a resolver that breaks")));
+    let target = Target::prepare_with(&config.destinations["crm"], guard).unwrap();
+    let rig = Rig::with_targets(test, &config, HashMap::from([("crm".to_owned(), target)]));
+    for _ in 0..2 {
+        let id = rig.deliver("crm").await;
+        assert_eq!(rig.end(id).await, ("dead".to_owned(), Some("poison".to_owned())));
+        assert_eq!(rig.attempts(id).await[0].class, "poison");
+    }
+}

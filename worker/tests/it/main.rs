@@ -1,0 +1,6 @@
+//! The worker against a real PostgreSQL and real HTTP servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod deliver_lanes;
+mod deliver_outcomes;
+mod deliver_rig;
