@@ -33,7 +33,7 @@ verify = { kind = "token", header = "X-Clay-Signature", secrets = ["a-static-sec
 
 /// A database and a spool folder, which outlive the gateways that run on them.
 pub(crate) struct Site {
-    pub(crate) database: TestDatabase,
+    pub(crate) database: Arc<TestDatabase>,
     pub(crate) spool: TempDir,
     pub(crate) spool_bytes: &'static str,
 }
@@ -61,7 +61,7 @@ impl Site {
     }
 
     pub(crate) fn on(database: TestDatabase) -> Self {
-        Self { database, spool: tempfile::tempdir().unwrap(), spool_bytes: "64MiB" }
+        Self { database: Arc::new(database), spool: tempfile::tempdir().unwrap(), spool_bytes: "64MiB" }
     }
 
     /// A site with a gateway on it.
@@ -77,6 +77,11 @@ impl Site {
         let toml =
             format!("[database]\nurl = \"{url}\"\n[spool]\ndir = \"{spool}\"\nmax_bytes = \"{bytes}\"\n{ingest}{toml}");
         Config::from_toml(Role::Ingest, &toml, &Environment::default()).unwrap()
+    }
+
+    /// The same database with a spool folder of its own.
+    pub(crate) fn replica(&self) -> Self {
+        Self { database: Arc::clone(&self.database), spool: tempfile::tempdir().unwrap(), ..*self }
     }
 
     pub(crate) async fn build(&self, toml: &str, stop: &CancellationToken) -> Result<Application, StartError> {
@@ -119,27 +124,30 @@ impl Site {
 
     /// Nobody can connect any more, and who was connected is not.
     pub(crate) async fn take_postgres_away(&self) {
-        let name = &self.database.settings().database;
-        let mut server = self.server().await;
-        let statements = [
-            format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"),
-            format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"),
-        ];
-        for statement in statements {
-            server.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.unwrap();
-        }
-        server.close().await.unwrap();
+        self.alter("ALLOW_CONNECTIONS false").await;
+        self.cut_connections().await;
     }
 
     pub(crate) async fn bring_postgres_back(&self) {
-        let name = &self.database.settings().database;
-        let statement = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
-        self.server().await.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.unwrap();
+        self.alter("ALLOW_CONNECTIONS true").await;
     }
 
-    async fn server(&self) -> PgConnection {
+    /// Changes this database from outside.
+    pub(crate) async fn alter(&self, change: &str) {
+        self.execute_outside(format!("ALTER DATABASE {} {change}", self.database.settings().database)).await;
+    }
+
+    pub(crate) async fn cut_connections(&self) {
+        let name = self.database.settings().database;
+        let cut = format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'");
+        self.execute_outside(cut).await;
+    }
+
+    async fn execute_outside(&self, sql: String) {
         let server = ConnectSettings { database: "postgres".to_owned(), ..self.database.settings() };
-        server.connect_directly().await.unwrap()
+        let mut server = server.connect_directly().await.unwrap();
+        server.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+        server.close().await.unwrap();
     }
 
     /// The spool's files with this extension, oldest first.
