@@ -11,6 +11,9 @@ use crate::user::User;
 use crate::{Error, io};
 
 const FOR_ROOT: &str = "/var/lib/claygate";
+/// The file in a data folder that says where its cluster lies, where that is somewhere else. A data folder without it
+/// is a new one, even if its path once was another's.
+const POINTER: &str = "database";
 /// What a socket's address can hold on the strictest system, less `/.s.PGSQL.65535` and the closing NUL.
 const SOCKET_FOLDER_MAX_BYTES: usize = 103 - 15;
 
@@ -30,12 +33,18 @@ impl Home {
     /// folder already has a cluster of an ordinary user: that is used where it is, as its owner.
     ///
     /// # Errors
-    /// [`Error::NoUser`], [`Error::Unreachable`], [`Error::Io`].
+    /// [`Error::NoUser`], [`Error::Unreachable`], [`Error::LeftBehind`], [`Error::Io`].
     pub fn of_data(data: &Path) -> Result<Self, Error> {
         let data = data.canonicalize().map_err(io("finding", data))?;
         let (dir, run_as) = choose(&data)?;
+        let pointer = data.join(POINTER);
+        if dir.starts_with(FOR_ROOT) && dir.join("cluster/PG_VERSION").is_file() && !pointer.is_file() {
+            return Err(Error::LeftBehind { home: dir, pointer });
+        }
         let home = Self::make(dir, run_as)?;
         if home.dir.starts_with(FOR_ROOT) {
+            let there = home.dir.as_os_str().as_encoded_bytes();
+            std::fs::write(&pointer, there).map_err(io("writing", &pointer))?;
             // For whoever finds the folder and wonders.
             let note = home.dir.join("data-folder");
             std::fs::write(&note, data.as_os_str().as_encoded_bytes()).map_err(io("writing", &note))?;

@@ -45,6 +45,18 @@ pub const DATABASE: &str = "claygate";
 /// Why the embedded Postgres cannot be used. The text says what to do where something can be done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The data folder was removed or made anew, the cluster was not.
+    #[error(
+        "the database of an earlier data folder of this path is still in {home}; to start empty, remove it \
+         (rm -rf {home}); to go on with it, say so: echo {home} > {pointer}",
+        home = home.display(), pointer = pointer.display()
+    )]
+    LeftBehind {
+        /// Where the cluster lies.
+        home: std::path::PathBuf,
+        /// The file that would say so.
+        pointer: std::path::PathBuf,
+    },
     /// No binaries.
     #[error("PostgreSQL is not installed here ({searched}); `cargo xtask up` installs it, or set CLAYGATE_PG_BIN")]
     NotFound {

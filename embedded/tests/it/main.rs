@@ -156,3 +156,28 @@ fn the_server_hears_of_its_end_from_any_thread() {
     }
     assert!(cluster.exit_status().is_some());
 }
+
+#[test]
+fn a_data_folder_made_anew_is_not_given_the_former_ones_database_unasked() {
+    let parent = TempDir::new().unwrap();
+    let data = parent.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let home = Home::of_data(&data).unwrap();
+    let dir = home.dir().to_owned();
+    Cluster::start(&Settings::throw_away(home)).unwrap().stop().unwrap();
+    assert!(Home::has_cluster(&data).unwrap());
+    assert_eq!(Home::of_data(&data).unwrap().dir(), dir);
+
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    if dir.starts_with(&data) {
+        // An ordinary user's went with the folder.
+        assert!(!Home::has_cluster(&data).unwrap());
+        return;
+    }
+    let refused = Home::of_data(&data).unwrap_err();
+    assert!(matches!(refused, embedded::Error::LeftBehind { .. }), "{refused}");
+    std::fs::write(data.join("database"), dir.to_str().unwrap()).unwrap();
+    assert_eq!(Home::of_data(&data).unwrap().dir(), dir);
+    std::fs::remove_dir_all(dir).unwrap();
+}
