@@ -45,9 +45,9 @@ pub struct IngestConfig {
 /// `[ingest.limits]`.
 #[derive(Clone, Debug)]
 pub struct IngestLimits {
-    /// Requests being worked on at once; beyond: 503 with Retry-After.
+    /// Requests being worked on at once; beyond: 429 with Retry-After.
     pub in_flight: usize,
-    /// Bytes of their bodies; beyond: 503 with Retry-After.
+    /// Bytes of their bodies; beyond: 429 with Retry-After.
     pub in_flight_bytes: usize,
     /// Header fields of one request; beyond: 431.
     pub headers: usize,
@@ -188,13 +188,13 @@ pub(super) static LIMITS: Section = Section {
             "in_flight",
             Kind::Integer { min: 1, max: 1_000_000 },
             Preset::Is("1024"),
-            "Requests being worked on at once; beyond: 503 with Retry-After.",
+            "Requests being worked on at once; beyond: 429 with Retry-After.",
         ),
         Key::new(
             "in_flight_bytes",
             Kind::Size { min: 1_000, max: 16 << 30 },
             Preset::Is("32MiB"),
-            "Bytes of their bodies; beyond: 503 with Retry-After. At least the largest `max_body`.",
+            "Bytes of their bodies; beyond: 429 with Retry-After. At least the largest `max_body`.",
         ),
         Key::new(
             "headers",
