@@ -42,9 +42,9 @@ pub(crate) async fn settle(
     outcomes: &mut [Option<Outcome>],
 ) -> Result<(), DbError> {
     let mut settling = Settling { session, entries, policy, outcomes, repeats: Vec::new(), unusable: Vec::new() };
-    let callbacks = settling.run_rounds().await;
+    // After a failure the connection may still be busy with a statement: nothing more is asked of it.
+    settling.run_rounds().await?;
     settling.write_repeats().await?;
-    callbacks?;
     settling.write_unusable().await
 }
 
