@@ -160,17 +160,21 @@ impl Spool {
 
     /// Notes that `count` entries are in Postgres.
     fn drained(&self, count: u64) {
-        self.state.entries.fetch_sub(count, Ordering::Relaxed);
+        let left = |entries: u64| Some(entries.saturating_sub(count));
+        let _before = self.state.entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         self.state.entries_changed();
     }
 
-    /// Removes a segment whose entries are all in Postgres; a damaged one is kept aside.
+    /// Removes a segment whose entries are all in Postgres; a damaged one is kept aside. Its space is given back only
+    /// when the file is gone.
     async fn remove(&self, segment: Sealed, damaged: bool) {
         let bytes = segment.bytes;
         self.state.sealed().pop_front();
         let removed = tokio::task::spawn_blocking(move || segment::remove(&segment.path, damaged)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::error!(%error, "a drained segment of the spool cannot be removed; it will be drained again");
+        if let Err(error) = removed.map_err(std::io::Error::other).flatten() {
+            // Its bytes still take their space.
+            tracing::error!(%error, "a drained segment of the spool cannot be removed; the next start drains it again");
+            return;
         }
         self.state.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.state.full.store(false, Ordering::Relaxed);
@@ -218,4 +222,27 @@ fn instance(dir: &Path) -> std::io::Result<Arc<str>> {
     file.write_all(id.as_bytes())?;
     file.sync_all()?;
     Ok(id.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const BYTES_MAX: u64 = 1 << 20;
+
+    #[tokio::test]
+    async fn space_is_given_back_only_when_the_file_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), BYTES_MAX).unwrap();
+        spool.state.bytes.store(100, Ordering::Relaxed);
+        let path = segment::path(dir.path(), 7);
+        let segment = Sealed { number: 7, path: path.clone(), bytes: 40, entries: 0 };
+        spool.remove(segment.clone(), false).await;
+        assert_eq!(spool.state.bytes.load(Ordering::Relaxed), 100, "there was no such file");
+        std::fs::write(&path, [0; 40]).unwrap();
+        spool.remove(segment, false).await;
+        assert_eq!(spool.state.bytes.load(Ordering::Relaxed), 60);
+    }
 }
