@@ -26,6 +26,8 @@ pub(crate) struct Request<'a> {
     pub(crate) key_header: Option<&'a str>,
     /// The query as it came.
     pub(crate) query: &'a str,
+    /// The row whose signed URL it came to.
+    pub(crate) proven_row: Option<RowId>,
 }
 
 /// What was read.
@@ -55,7 +57,7 @@ pub(crate) fn read(request: Request<'_>) -> Read {
         source: request.source.name.clone(),
         key: derived.key,
         digest: checked.digest,
-        row_id: row_of(&checked.object, request.query),
+        row_id: request.proven_row.or_else(|| named_row(&checked.object)),
         skip: skip_reason(&checked.object),
         body: request.body,
         headers: request.headers,
@@ -66,7 +68,8 @@ pub(crate) fn read(request: Request<'_>) -> Read {
 
 /// The `run` parameter: a deliberate re-run. As written, and absent where it is empty.
 pub(crate) fn run_parameter(query: &str) -> Option<&str> {
-    parameter(query, "run")
+    let run = query.split('&').find_map(|pair| pair.strip_prefix("run="));
+    run.filter(|run| !run.is_empty())
 }
 
 fn unusable(request: Request<'_>, malformed: Malformed) -> Read {
@@ -83,10 +86,9 @@ fn unusable(request: Request<'_>, malformed: Malformed) -> Read {
     Read { entry, malformed: Some(malformed), pointers_missed: false }
 }
 
-/// The row that the callback came back from, by its member `claygate_id`, else by its signed URL.
-fn row_of(object: &Map<String, Value>, query: &str) -> Option<RowId> {
-    let named = object.get("claygate_id").and_then(Value::as_str).and_then(|id| id.trim().parse().ok());
-    named.or_else(|| parameter(query, "cg_row")?.parse().ok())
+/// The row that the body says it came back from, by its member `claygate_id`. A row that the URL proves comes first.
+fn named_row(object: &Map<String, Value>) -> Option<RowId> {
+    object.get("claygate_id")?.as_str()?.trim().parse().ok()
 }
 
 /// Clay's routine webhooks and their test event are no leads. A lead that happens to have an empty `data` is one.
@@ -99,15 +101,11 @@ fn skip_reason(object: &Map<String, Value>) -> Option<Reason> {
     (data.is_empty() && is_routine).then_some(Reason::TestEvent)
 }
 
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-    value.filter(|value| !value.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use common::config::{Config, Environment, Role};
     use serde_json::json;
 
     use super::*;
@@ -138,12 +136,23 @@ mod tests {
     }
 
     #[test]
-    fn the_row_is_named_by_the_body_or_by_the_url() {
-        let (one, two) = (RowId::new(), RowId::new());
-        let (body, query) = (json!({"claygate_id": one.to_string()}), format!("cg_exp=1&cg_row={two}"));
-        let object = body.as_object().unwrap();
-        assert_eq!(row_of(object, &query), Some(one));
-        assert_eq!(row_of(&Map::new(), &query), Some(two));
-        assert_eq!(row_of(json!({"claygate_id": 7}).as_object().unwrap(), "cg_row=x"), None);
+    fn a_proven_row_comes_before_the_one_that_the_body_names() {
+        let (named, proven) = (RowId::new(), RowId::new());
+        let toml = "[database]\nurl = \"postgres://localhost/x\"\n[sources.clay]\npath = \"/in\"\n\
+                    verify = { kind = \"token\", header = \"X-Gate\", secrets = [\"a-static-secret\"] }\n";
+        let config = Config::from_toml(Role::Ingest, toml, &Environment::default()).unwrap();
+        let source = Source::new(&config.sources["clay"], &config);
+        let row_of = |body: Value, proven_row| {
+            let (body, headers) = (body.to_string().into(), "[]".to_owned());
+            let query = "cg_row=0192f0a4-0000-7000-8000-000000000000";
+            match read(Request { source: &source, body, headers, key_header: None, query, proven_row }).entry {
+                Entry::Callback(incoming) => incoming.row_id,
+                Entry::Unusable(_) => None,
+            }
+        };
+        let body = json!({"claygate_id": named.to_string()});
+        assert_eq!(row_of(body.clone(), Some(proven)), Some(proven));
+        assert_eq!(row_of(body, None), Some(named));
+        assert_eq!(row_of(json!({"claygate_id": 7}), None), None, "an unproven cg_row is nothing");
     }
 }

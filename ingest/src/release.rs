@@ -85,7 +85,8 @@ pub async fn release(
     let path = kept(&quarantined.headers, PATH).unwrap_or_default();
     let query = path.split_once('?').map_or("", |(_, query)| query);
     let headers = quarantined.headers.clone();
-    let read = callback::read(Request { source: &source, body, headers, key_header: key_header.as_deref(), query });
+    let key_header = key_header.as_deref();
+    let read = callback::read(Request { source: &source, body, headers, key_header, query, proven_row: None });
     let entry = match read {
         Read { malformed: Some(malformed), .. } => return Err(ReleaseError::Malformed(malformed)),
         Read { entry, .. } => entry,

@@ -12,6 +12,7 @@ mod token;
 use time::OffsetDateTime;
 
 use crate::config::{ActiveSecret, Verification};
+use crate::ids::RowId;
 
 pub use signed_url::sign_url;
 
@@ -40,6 +41,14 @@ pub enum Refusal {
     Expired,
 }
 
+/// What an accepted request has proven beyond that it may come in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// The row whose signed URL it came to, where one of the verifications is [`Verification::SignedUrl`] and its own
+    /// signature is right. A `cg_row` that nothing signs is no proof.
+    pub row: Option<RowId>,
+}
+
 /// Checks `body` against every verification; any one suffices. No verification at all accepts nothing.
 ///
 /// # Errors
@@ -49,22 +58,27 @@ pub fn verify(
     parts: &dyn RequestParts,
     body: &[u8],
     now: OffsetDateTime,
-) -> Result<(), Refusal> {
+) -> Result<Proof, Refusal> {
+    let mut proof = None;
     let mut refusal = Refusal::Missing;
     for verification in verifications {
         let checked = match verification {
             Verification::Token { header, secrets } => token::check(header, secrets, parts, now),
             Verification::HmacSha256 { header, secrets } => hmac::check(header, secrets, parts, body, now),
             Verification::StandardWebhooks { secrets } => standard_webhooks::check(secrets, parts, body, now),
-            Verification::SignedUrl { secrets } => signed_url::check(secrets, parts, now),
+            Verification::SignedUrl { secrets } => match signed_url::check(secrets, parts, now) {
+                Ok(row) => return Ok(Proof { row: Some(row) }),
+                Err(reason) => Err(reason),
+            },
             Verification::None => Ok(()),
         };
         match checked {
-            Ok(()) => return Ok(()),
+            // A signed URL may still say more.
+            Ok(()) => proof = Some(Proof::default()),
             Err(reason) => refusal = refusal.max(reason),
         }
     }
-    Err(refusal)
+    proof.ok_or(refusal)
 }
 
 /// The secrets that have not expired and are not empty.

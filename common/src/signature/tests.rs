@@ -73,7 +73,7 @@ fn signed(values: &[&str]) -> Verification {
 }
 
 fn check(verifications: &[Verification], request: &Request) -> Result<(), Refusal> {
-    verify(verifications, request, BODY, NOW)
+    verify(verifications, request, BODY, NOW).map(|_| ())
 }
 
 fn mac_of(secret: &str, body: &[u8]) -> [u8; 32] {
@@ -386,11 +386,26 @@ fn refusals_repeat_nothing_of_the_request() {
     }
 }
 
+#[test]
+fn a_signed_url_proves_its_row_beside_other_credentials() {
+    let row = RowId::new();
+    let base = Url::parse("https://gate.example.com/in").unwrap();
+    let url = sign_url(&base, row, NOW + Duration::hours(1), &SecretString::from("s3cret"));
+    let path = format!("{}?{}", url.path(), url.query().unwrap());
+    let request = get(&path).with("x-clay-signature", "token");
+    let row_of = |verifications: &[Verification]| verify(verifications, &request, BODY, NOW).unwrap().row;
+    assert_eq!(row_of(&[signed(&["s3cret"])]), Some(row));
+    assert_eq!(row_of(&[token(&["token"]), signed(&["s3cret"])]), Some(row));
+    assert_eq!(row_of(&[token(&["token"]), signed(&["other"])]), None, "signed with another secret");
+    assert_eq!(row_of(&[token(&["token"])]), None, "the source takes no signed URLs");
+    assert_eq!(row_of(&[Verification::None]), None);
+}
+
 proptest! {
     #[test]
     fn what_the_reference_signs_is_accepted(id in "[!-~]{1,40}", offset in -300i64..=300, body in any::<String>()) {
         let request = reference_request(&id, NOW.unix_timestamp() + offset, body.as_bytes());
-        prop_assert_eq!(verify(&[standard(&[WHSEC])], &request, body.as_bytes(), NOW), Ok(()));
+        prop_assert_eq!(verify(&[standard(&[WHSEC])], &request, body.as_bytes(), NOW), Ok(Proof::default()));
         let changed = format!("{body} ");
         prop_assert_eq!(verify(&[standard(&[WHSEC])], &request, changed.as_bytes(), NOW), Err(Refusal::Wrong));
     }
@@ -399,7 +414,7 @@ proptest! {
     fn one_changed_bit_is_enough(secret in "[!-~]{1,64}", body in prop::collection::vec(any::<u8>(), 1..100), bit in any::<prop::sample::Index>()) {
         let request = headers(&[("x-clay-signature", &hex::encode(mac_of(&secret, &body)))]);
         let verification = [hmac(&[&secret])];
-        prop_assert_eq!(verify(&verification, &request, &body, NOW), Ok(()));
+        prop_assert_eq!(verify(&verification, &request, &body, NOW), Ok(Proof::default()));
         let mut changed = body.clone();
         let bit = bit.index(changed.len() * 8);
         changed[bit / 8] ^= 1 << (bit % 8);

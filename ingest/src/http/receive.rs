@@ -124,12 +124,13 @@ async fn read_body(
 /// Proof first, then meaning.
 fn check_body(request: &HttpRequest, body: Bytes, gate: &Gate, source: &Source) -> Result<Read, Problem> {
     let parts = Parts { headers: request.headers(), uri: request.uri() };
-    signature::verify(&source.config.verify, &parts, &body, OffsetDateTime::now_utc())
+    let proof = signature::verify(&source.config.verify, &parts, &body, OffsetDateTime::now_utc())
         .map_err(Problem::Unauthorized)?;
     let query = request.query_string();
     let run = callback::run_parameter(query);
     let headers = headers::to_json(request.headers(), gate.sources.secret_headers(), request.path(), run);
-    Ok(callback::read(Request { source, body, headers, key_header: key_header(request.headers()), query }))
+    let key_header = key_header(request.headers());
+    Ok(callback::read(Request { source, body, headers, key_header, query, proven_row: proof.row }))
 }
 
 /// The first that says something of `Idempotency-Key` and `webhook-id`.
