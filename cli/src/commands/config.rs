@@ -3,10 +3,14 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use common::config::{Environment, Inspection, Locations, Origin, Role, Setting, Source, to_toml};
+use common::config::{
+    ConfigError, Destination, Environment, Inspection, Locations, Origin, Problem, Role, Setting, Source, to_toml,
+};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use worker::destinations::Target;
 
+use crate::describe;
 use crate::globals::Globals;
 
 /// Check the configuration, or show what is in effect.
@@ -59,7 +63,10 @@ impl Config {
         let (Command::Check(options) | Command::Show(options)) = &self.command;
         let environment = Environment::from_process();
         let locations = globals.locations(&environment)?;
-        let inspection = Inspection::before_first_start(options.role.into(), &locations, &environment);
+        let mut inspection = Inspection::before_first_start(options.role.into(), &locations, &environment);
+        if !matches!(options.role, RoleName::Ingest) {
+            inspection.config = inspection.config.and_then(prepare_destinations);
+        }
         match &self.command {
             Command::Check(options) => print_check(&inspection, &locations, options.json)?,
             Command::Show(options) => print_settings(&inspection, &locations, options.json)?,
@@ -68,11 +75,23 @@ impl Config {
     }
 }
 
+/// What only shows when the worker prepares its destinations: templates and headers.
+fn prepare_destinations(config: common::config::Config) -> Result<common::config::Config, ConfigError> {
+    let problem = |destination: &Destination| {
+        let error = Target::prepare(destination).err()?;
+        let path = format!("destinations.{}", destination.name);
+        Some(Problem { path, place: String::new(), what: describe(&error.into()) })
+    };
+    let problems: Vec<Problem> = config.destinations.values().filter_map(problem).collect();
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+}
+
 fn print_check(inspection: &Inspection, locations: &Locations, as_json: bool) -> anyhow::Result<()> {
     let warnings = all_warnings(inspection, OffsetDateTime::now_utc());
     let problems = inspection.config.as_ref().err().map(|error| error.problems.as_slice()).unwrap_or_default();
     if as_json {
-        let problem = |problem: &common::config::Problem| json!({ "path": problem.path, "place": problem.place, "problem": problem.what });
+        let problem =
+            |problem: &Problem| json!({ "path": problem.path, "place": problem.place, "problem": problem.what });
         return super::print_json(&json!({
             "file": describe_file(locations),
             "data": locations.data,
@@ -138,4 +157,27 @@ fn describe_setting(setting: &Setting) -> Value {
     };
     let default = (!setting.words.is_empty()).then_some(setting.words);
     json!({ "setting": format!("{}.{}", setting.section, setting.key), "value": setting.shown, "default": default, "origin": origin })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_template_that_is_none_is_found_before_the_worker_starts() {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let check = |email: &str| {
+            let text = format!(
+                "[destinations.outreach]\nkind = \"http\"\nurl = \"https://example.com\"\nonce_per = \"1d\"\n\
+                 body = {{ email = \"{email}\" }}"
+            );
+            let variables = [("CLAY_WEBHOOK_SECRET", "0123456789abcdef")].into_iter().collect();
+            let config = common::config::Config::from_toml(Role::Up, &text, &variables).unwrap();
+            prepare_destinations(config).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("{{ lead.email }}"), Ok(()));
+        let error = check("{{ lead.email ").unwrap_err();
+        assert!(error.contains("destinations.outreach: ") && error.contains("body"), "{error}");
+    }
 }
