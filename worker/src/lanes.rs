@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::config::Config;
+use common::config::{Config, DestinationKind};
 use common::ids::{CallbackId, DeliveryId};
 use common::person::Person;
+use common::queue::BATCH_MAX;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -106,7 +107,11 @@ impl Lanes {
         let mut receivers = HashMap::new();
         for (name, destination) in &config.destinations {
             let (start, receiver) = mpsc::unbounded_channel();
-            let size = destination.concurrency.max(1);
+            let size = match destination.kind {
+                // Nothing but the record takes time, and records are written in groups.
+                DestinationKind::Log => BATCH_MAX,
+                _ => destination.concurrency.max(1),
+            };
             let requests = u32::try_from(requests_max(destination)).unwrap_or(u32::MAX);
             let lane = Lane {
                 slots: Arc::new(Semaphore::new(size)),

@@ -92,7 +92,7 @@ impl AttemptWriter {
                 None => self.settings.connect_directly().await?,
             };
             let written = record(&mut connection, attempts).await;
-            if !matches!(written, Err(DbError::Unavailable(_))) {
+            if !matches!(written, Err(DbError::Unavailable(_) | DbError::Other(_))) {
                 self.connection = Some(connection);
             }
             written

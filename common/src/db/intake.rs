@@ -297,12 +297,9 @@ impl IntakeConnection {
 fn found(row: &PgRow) -> Result<Found, sqlx::Error> {
     let id: Option<CallbackId> = row.try_get(0)?;
     let latest = match id {
-        Some(id) => Some(Latest {
-            id,
-            revision: row.try_get(1)?,
-            digest: row.try_get(2)?,
-            received_at: row.try_get(3)?,
-        }),
+        Some(id) => {
+            Some(Latest { id, revision: row.try_get(1)?, digest: row.try_get(2)?, received_at: row.try_get(3)? })
+        }
         None => None,
     };
     Ok(Found { latest, now: row.try_get(4)?, present: row.try_get(5)? })

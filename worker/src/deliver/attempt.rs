@@ -118,7 +118,13 @@ impl LaneWork {
                 telemetry::count_delivered(&self.name, after);
             }
             Verdict::Dead(reason) => telemetry::count_dead(&self.name, reason),
-            Verdict::Again { .. } => telemetry::count_retry(&self.name, class),
+            Verdict::Again { hold, .. } => {
+                if hold.is_some() {
+                    // Once more, after the commit: the watch may have looked in between.
+                    self.lane.gate.hold(true);
+                }
+                telemetry::count_retry(&self.name, class);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! broken or throttled its messages are taken and put off, so that they do not grow old in the queue.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use common::db::{DbError, deliveries};
 use common::ids::DeliveryId;
 use common::queue::{BATCH_MAX, Consumer, Message, Queue, QueueError, QueueName};
 use common::states::Reason;
+use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -43,6 +45,8 @@ enum Interrupted {
     Queue(#[from] QueueError),
     #[error("the database failed")]
     Database(#[from] DbError),
+    #[error("this program broke")]
+    Panic,
 }
 
 /// Consumes until `shutdown`.
@@ -51,7 +55,12 @@ pub(super) async fn run(work: Arc<LaneWork>, queue: Arc<dyn Queue>, beat: Beat, 
     let mut pause = PAUSE_MIN;
     while !shutdown.is_cancelled() {
         let begun = Instant::now();
-        let Err(error) = intake.consume(queue.as_ref()).await else { return };
+        let error = match AssertUnwindSafe(intake.consume(queue.as_ref())).catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            // The message comes again and is counted.
+            Err(_) => Interrupted::Panic,
+        };
         tracing::warn!(
             destination = intake.work.name,
             error = &error as &dyn std::error::Error,
@@ -114,8 +123,8 @@ impl Intake {
                     let _free = tokio::time::timeout(LOOK_EVERY, lane.slots.acquire()).await;
                     self.beat.beat();
                 }
-                let free = lane.slots.available_permits().min(BATCH_MAX);
-                (free > 0).then_some(free)
+                // As many as there are slots, since those that are taken become free while the first ones start.
+                (lane.slots.available_permits() > 0).then_some(lane.size.min(BATCH_MAX))
             }
         }
     }

@@ -20,6 +20,8 @@ const WRITERS: usize = 2;
 const QUEUE_MAX: usize = 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often a group is tried again that fails for no known reason.
+const STRANGE_MAX: usize = 8;
 /// A statement that takes longer is given up together with its connection.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -85,6 +87,7 @@ impl Writer {
     async fn write(&mut self, group: Vec<Job>) {
         let mut groups = vec![group];
         let mut pause = PAUSE_MIN;
+        let mut strange = 0;
         while let Some(mut group) = groups.pop() {
             match self.try_write(&group).await {
                 Ok(recorded) => {
@@ -92,6 +95,17 @@ impl Writer {
                     self.tell(group, &recorded);
                 }
                 Err(DbError::Collision(_)) => groups.push(group),
+                // A migration under way, for example: a fresh connection may see it settled.
+                Err(DbError::Other(error)) if strange < STRANGE_MAX => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "outcomes could not be written; once more"
+                    );
+                    groups.push(group);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    strange += 1;
+                }
                 Err(DbError::Unavailable(error)) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "outcomes wait for the database");
                     groups.push(group);

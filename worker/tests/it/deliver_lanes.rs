@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::db::destination_state;
 use common::db::rate_limits::reserve;
+use common::ids::CallbackId;
 use common::queue::QueueName;
 use testkit::postgres::TestDatabase;
 use testkit::receiver::{Answer, Receiver};
@@ -13,6 +14,7 @@ use testkit::wait::wait_for;
 use uuid::Uuid;
 use worker::destinations::Target;
 use worker::destinations::guard::Guard;
+use worker::lanes::LeasedDelivery;
 
 use crate::deliver_rig::{PATIENCE, Rig, config};
 
@@ -288,4 +290,87 @@ async fn a_panic_ends_its_delivery_and_gives_its_slot_back() {
         assert_eq!(rig.end(id).await, ("dead".to_owned(), Some("poison".to_owned())));
         assert_eq!(rig.attempts(id).await[0].class, "poison");
     }
+}
+
+#[tokio::test]
+async fn the_fast_lane_sends_what_was_created_leased() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "concurrency = 4")).await;
+    let id = rig.insert("crm").await;
+    let (callback_id, token): (Uuid, Uuid) = sqlx::query_as(
+        "UPDATE claygate.deliveries SET lease_until = now() + make_interval(secs => $2), lease_token = gen_random_uuid()
+         WHERE id = $1 RETURNING callback_id, lease_token",
+    )
+    .bind(id.0)
+    .bind(rig.lanes.lease_for("crm").as_secs_f64())
+    .fetch_one(rig.test.pool())
+    .await
+    .unwrap();
+    let leased = |lease_deadline| LeasedDelivery {
+        id,
+        callback_id: CallbackId(callback_id),
+        destination: "crm".to_owned(),
+        rule: Some("hot".to_owned()),
+        replay: 0,
+        attempts: 0,
+        failures: 0,
+        lease_token: token,
+        lease_deadline,
+        captured: serde_json::json!({}),
+        lead: Arc::default(),
+        source: "clay".into(),
+        received_at: time::OffsetDateTime::now_utc(),
+        person: None,
+    };
+    let now = tokio::time::Instant::now();
+    // A lease that would run out during the request is given back, and the delivery comes by the queue.
+    rig.lanes.try_slot("crm").unwrap().start(leased(now + Duration::from_secs(6)));
+    assert_eq!(rig.end(id).await.0, "delivered");
+    assert_eq!(receiver.requests()[0].json()["email"], "ada@example.com");
+
+    // Ended by now: the attempt is made, for the holder cannot know, and changes nothing.
+    rig.lanes.try_slot("crm").unwrap().start(leased(now + rig.lanes.lease_for("crm")));
+    rig.wait(id, "the record", |row| row.attempts == 2).await;
+    assert_eq!(rig.attempts(id).await.iter().map(|a| a.owned).collect::<Vec<_>>(), [true, false]);
+
+    let (first, second) = (rig.lanes.try_slot("crm"), rig.lanes.try_slot("crm"));
+    assert!(first.is_some() && second.is_some());
+    assert!(rig.lanes.try_slot("crm").is_none(), "half of the slots are for what waits");
+    drop(second);
+    assert!(rig.lanes.try_slot("crm").is_some());
+}
+
+#[tokio::test]
+async fn a_backlog_is_worked_off_in_groups() {
+    let rig = Rig::start("[destinations.notes]\nkind = \"log\"\n").await;
+    sqlx::query(
+        "WITH made AS (
+             INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state)
+             SELECT id, 'clay', sha256(id::text::bytea), 'pointer', sha256(id::text::bytea), now(), 'routed'
+             FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, 1000)) AS ids RETURNING id
+         ), led AS (
+             INSERT INTO claygate.leads (callback_id, received_at, extra, warnings) SELECT id, now(), '{}', '{}' FROM made
+         ), queued AS (
+             INSERT INTO claygate.outbox (queue, refs)
+             SELECT 'deliver.notes', array_agg(id) FROM (SELECT id, row_number() OVER () / 50 AS chunk FROM made) AS c
+             GROUP BY chunk
+         )
+         INSERT INTO claygate.deliveries (id, callback_id, destination, next_attempt_at)
+         SELECT id, id, 'notes', now() FROM made",
+    )
+    .execute(rig.test.pool())
+    .await
+    .unwrap();
+    rig.doorbell.ring(&QueueName::deliver("notes"));
+    wait_for("the backlog to end", PATIENCE, async || {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM claygate.deliveries WHERE state = 'pending'")
+            .fetch_one(rig.test.pool())
+            .await
+            .unwrap();
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    let attempts: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM claygate.attempts").fetch_one(rig.test.pool()).await.unwrap();
+    assert_eq!(attempts, 1000);
 }
