@@ -36,17 +36,16 @@ struct State {
 }
 
 impl Queue {
-    /// Puts a job in; gives it back when the queue is closed.
-    pub(crate) fn push(&self, job: Job) -> Result<(), Job> {
+    /// Puts a job in. Once the queue is closed it is dropped, and whoever waits for its answer hears of it.
+    pub(crate) fn push(&self, job: Job) {
         {
             let mut state = self.lock();
             if state.closed {
-                return Err(job);
+                return;
             }
             state.waiting.push_back(job);
         }
         self.arrived.notify_one();
-        Ok(())
     }
 
     /// Waits for the next batch: everything that waits, up to the limits. `None` once the queue is closed and empty.

@@ -246,10 +246,25 @@ impl Settling<'_> {
         if all.is_empty() {
             return Ok(());
         }
-        let rows: Vec<&Unusable> = all.iter().map(|(_, unusable)| *unusable).collect();
-        let kept = self.session.quarantine(&rows).await?;
-        for (&(index, unusable), (id, _)) in all.iter().zip(kept) {
-            self.outcomes[index] = Some(Outcome::Quarantined { id, problem: unusable.problem });
+        let mut parts = vec![&all[..]];
+        while let Some(part) = parts.pop() {
+            let rows: Vec<&Unusable> = part.iter().map(|(_, unusable)| *unusable).collect();
+            match (self.session.quarantine(&rows).await, part) {
+                (Ok(kept), _) => {
+                    for (&(index, unusable), (id, _)) in part.iter().zip(kept) {
+                        self.outcomes[index] = Some(Outcome::Quarantined { id, problem: unusable.problem });
+                    }
+                }
+                (Err(error @ DbError::Refused { .. }), [(index, unusable)]) => {
+                    tracing::error!(id = %unusable.id, %error, "Postgres refuses a body even in quarantine");
+                    self.outcomes[*index] = Some(Outcome::Unavailable);
+                }
+                (Err(DbError::Refused { .. }), several) => {
+                    let (first, second) = several.split_at(several.len() / 2);
+                    parts.extend([second, first]);
+                }
+                (Err(error), _) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -140,11 +140,9 @@ fn key_header(headers: &HeaderMap) -> Option<&str> {
 
 async fn submit(queue: &Queue, entry: Entry, permit: Permit) -> Outcome {
     let (answer, outcome) = oneshot::channel();
-    match queue.push(Job { entry, answer, permit }) {
-        // A writer that died without an answer: the sender has to come again.
-        Ok(()) => outcome.await.unwrap_or(Outcome::Unavailable),
-        Err(_closed) => Outcome::Unavailable,
-    }
+    queue.push(Job { entry, answer, permit });
+    // Dropped without an answer, by a writer that died or a queue that is closed: the sender has to come again.
+    outcome.await.unwrap_or(Outcome::Unavailable)
 }
 
 fn respond(outcome: Outcome, malformed: Option<Malformed>, outcomes: &Outcomes) -> Result<HttpResponse, Problem> {

@@ -149,9 +149,13 @@ impl Appender {
         Ok((file, Sealed { number, path, bytes: 0, entries: 0 }))
     }
 
+    /// Ends the current segment. One that nothing was written to is removed: a failing disk must not fill its folder.
     fn seal(&mut self) {
-        if let Some(Current { sealed, .. }) = self.current.take() {
+        let Some(Current { sealed, .. }) = self.current.take() else { return };
+        if sealed.entries > 0 {
             self.state.sealed().push_back(sealed);
+        } else if let Err(error) = segment::remove(&sealed.path, false) {
+            tracing::debug!(%error, "an empty segment of the spool stays until the next start");
         }
     }
 

@@ -3,7 +3,7 @@
 //! Guarantee: an entry leaves the disk only after it is committed as a callback, an alias or a quarantined body.
 //! Safe to run twice: an entry that is there already is found by its id and nothing is written. When it dies, the
 //! next start reads the segment from its beginning. One entry that Postgres refuses goes to quarantine and holds
-//! nothing up.
+//! nothing up; a segment with one that it refuses even there, or with damage, is kept as a file beside the spool.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::segment;
-use crate::commit::Entry;
 use crate::commit::health::chain;
 use crate::commit::session::Session;
 use crate::commit::settle::settle;
 use crate::commit::writer::Shared;
+use crate::commit::{Entry, Outcome};
 
 const CHUNK_ENTRIES: usize = 128;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
@@ -33,13 +33,15 @@ pub(crate) struct Drain {
     session: Option<Session>,
     /// Entries of the oldest segment that are committed already, and its number.
     position: (u64, usize),
+    /// Postgres takes some entry of the oldest segment in no form: its segment is kept aside.
+    unstorable: bool,
     /// Weeks whose partitions are known to exist, as days since 1970 of any of their moments divided by seven.
     weeks: HashSet<i64>,
 }
 
 impl Drain {
     pub(crate) fn new(shared: Arc<Shared>, books: Books) -> Self {
-        Self { shared, books, session: None, position: (0, 0), weeks: HashSet::new() }
+        Self { shared, books, session: None, position: (0, 0), unstorable: false, weeks: HashSet::new() }
     }
 
     /// Drains whenever there is something and Postgres is up, until `shutdown`.
@@ -88,6 +90,7 @@ impl Drain {
         let Some(segment) = shared.spool.oldest().await else { return Ok(()) };
         if self.position.0 != segment.number {
             self.position = (segment.number, 0);
+            self.unstorable = false;
         }
         let path = segment.path.clone();
         let read = tokio::task::spawn_blocking(move || segment::read(&path)).await;
@@ -106,7 +109,7 @@ impl Drain {
         // What cannot be read will never be drained: it is not waiting any more.
         shared.spool.drained(segment.entries.saturating_sub(count as u64));
         tracing::info!(segment = segment.number, entries = count, "drained a segment of the spool");
-        shared.spool.remove(segment, contents.damaged).await;
+        shared.spool.remove(segment, contents.damaged || self.unstorable).await;
         Ok(())
     }
 
@@ -132,6 +135,7 @@ impl Drain {
         }
         let mut outcomes = vec![None; missing.len()];
         settle(session, &missing, &*shared.policy, &mut outcomes).await?;
+        self.unstorable |= outcomes.contains(&Some(Outcome::Unavailable));
         shared.doorbell.ring(&QueueName::callbacks());
         Ok(())
     }

@@ -18,6 +18,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use common::telemetry::metrics::SPOOL_ENTRIES;
 use rustix::fs::FlockOperation;
@@ -30,6 +31,8 @@ use segment::Sealed;
 
 /// Commands that wait for the appender's thread; each is a writer's batch.
 const COMMANDS_MAX: usize = 64;
+/// How long an append may take before its senders are asked to come again.
+const APPEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the spool cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +87,7 @@ impl Spool {
         let lock = lock(dir)?;
         let instance = instance(dir).map_err(io)?;
         let segments = segment::open_all(dir).map_err(io)?;
-        let next = segments.back().map_or(0, |last| last.number + 1);
+        let next = segment::next_number(dir).map_err(io)?;
         let state = Arc::new(State {
             dir: dir.to_owned(),
             bytes_max,
@@ -102,17 +105,28 @@ impl Spool {
         Ok(Self { commands, state, instance, _lock: lock })
     }
 
-    /// Makes `entries` durable, in order, and answers how many of them are (the first so many).
+    /// Makes `entries` durable, in order, and answers how many of them are (the first so many). A disk that takes too
+    /// long counts as failing: what was then not answered as durable may be written later, under an id that nobody
+    /// was told.
     ///
     /// # Cancel safety
     /// A cancelled call may or may not have written them.
     pub(crate) async fn append(&self, entries: &[Entry]) -> usize {
         let records = entries.iter().map(record::encode).collect();
         let (reply, durable) = oneshot::channel();
-        if self.commands.send(Command::Append { records, reply }).await.is_err() {
-            return 0;
+        let appended = async {
+            self.commands.send(Command::Append { records, reply }).await.ok()?;
+            durable.await.ok()
+        };
+        match tokio::time::timeout(APPEND_LIMIT, appended).await {
+            Ok(durable) => durable.unwrap_or(0),
+            Err(_) => {
+                if !self.state.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(limit = ?APPEND_LIMIT, "the spool's disk does not answer");
+                }
+                0
+            }
         }
-        durable.await.unwrap_or(0)
     }
 
     /// Who this process is in the books: kept beside the spool, so that it survives restarts.

@@ -55,6 +55,17 @@ pub(super) fn open_all(dir: &Path) -> Result<VecDeque<Sealed>> {
     Ok(segments)
 }
 
+/// A number that no segment in `dir` has, kept aside or not.
+pub(super) fn next_number(dir: &Path) -> Result<u64> {
+    let mut next = 0;
+    for file in std::fs::read_dir(dir)? {
+        let path = file?.path();
+        let number = path.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.parse::<u64>().ok());
+        next = next.max(number.map_or(0, |number| number.saturating_add(1)));
+    }
+    Ok(next)
+}
+
 fn open(path: PathBuf, number: u64) -> Result<Sealed> {
     let bytes = std::fs::read(&path)?;
     let scan = scan(&bytes);

@@ -189,13 +189,6 @@ impl Gateway {
         self.probes[0].check()
     }
 
-    pub(crate) async fn wait_until_commits(&self) {
-        self.wait_for_verdict("Postgres to be found", |verdict| {
-            !verdict.warnings.iter().any(|w| w.contains("commits"))
-        })
-        .await;
-    }
-
     pub(crate) async fn wait_until_drained(&self) {
         self.wait_for_verdict("the spool to be drained", |verdict| verdict == &Verdict::ready()).await;
     }

@@ -155,6 +155,27 @@ async fn conflicts_and_refused_rows_leave_the_spool_by_quarantine() {
 }
 
 #[tokio::test]
+async fn what_postgres_takes_in_no_form_is_never_answered_as_taken_and_holds_nothing_up() {
+    let (site, gateway) = Site::with(CLAY).await;
+    for table in ["callback_bodies", "quarantine"] {
+        let check = "CONSTRAINT test_refused CHECK (position('refuse' IN body) = 0)";
+        site.execute(format!("ALTER TABLE claygate.{table} ADD {check}")).await;
+    }
+    assert_eq!(gateway.post(r#"{"word":"refuse"}"#).await.status, 503);
+    assert_eq!(gateway.post(r#"{"word":"refuse"#).await.status, 503);
+    assert_eq!(gateway.post(r#"{"word":"take"}"#).await.status_word(), "accepted");
+    site.take_postgres_away().await;
+    for word in ["refuse", "one", "two"] {
+        assert_eq!(gateway.post(format!(r#"{{"word":"{word}"}}"#)).await.status_word(), "spooled");
+    }
+    site.bring_postgres_back().await;
+    gateway.wait_until_drained().await;
+    assert_eq!(site.count("callbacks").await, 3);
+    assert_eq!(site.spool_files("damaged").len(), 1, "the file holds what the database does not");
+    gateway.stop(&site).await;
+}
+
+#[tokio::test]
 async fn a_full_spool_is_unavailable_and_recovers() {
     let site = Site { spool_bytes: "1MiB", ..Site::new().await };
     let gateway = site.start(CLAY).await;
