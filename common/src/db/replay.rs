@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use sqlx::{Connection, Row};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::cooldowns::{self, Contender};
-use super::{Database, DbError, outbox};
+use super::{Database, DbError, outbox, sweep};
 use crate::ids::{CallbackId, DeliveryId};
 use crate::person::Person;
 use crate::queue::QueueName;
@@ -107,12 +106,7 @@ pub async fn replay_callback(database: &Database, id: CallbackId) -> Result<(), 
     .bind(id.0)
     .execute(&mut *transaction)
     .await?;
-    // Behind the sweeper's mark everything has ended; this one has not any more.
-    sqlx::query("UPDATE claygate.sweep_marks SET position = LEAST(position, $1) WHERE queue = $2")
-        .bind(found.try_get::<OffsetDateTime, _>("received_at")?)
-        .bind(QueueName::callbacks().as_str())
-        .execute(&mut *transaction)
-        .await?;
+    sweep::pull_mark_back(&mut transaction, found.try_get("received_at")?).await?;
     outbox::push(&mut transaction, &QueueName::callbacks(), &[id.0], None).await?;
     Ok(transaction.commit().await?)
 }

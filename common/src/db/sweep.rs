@@ -226,8 +226,8 @@ pub async fn end_unknown(
 pub async fn pull_mark_back(connection: &mut PgConnection, received_at: OffsetDateTime) -> Result<(), DbError> {
     // The row is written even where the mark lies far enough back: a sweep that reads just now must not move it.
     sqlx::query(
-        "INSERT INTO claygate.sweep_marks AS mark (queue, position) VALUES ($1, $2)
-         ON CONFLICT (queue) DO UPDATE SET position = LEAST(mark.position, EXCLUDED.position)",
+        "INSERT INTO claygate.sweep_marks AS mark (queue, position) VALUES ($1, '-infinity')
+         ON CONFLICT (queue) DO UPDATE SET position = LEAST(mark.position, $2)",
     )
     .bind(QueueName::callbacks().as_str())
     .bind(received_at)
