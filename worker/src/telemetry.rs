@@ -14,8 +14,9 @@ const DEAD_CALLBACKS: [Reason; 4] = [Reason::RuleError, Reason::Unreadable, Reas
 const DEAD_DELIVERIES: [Reason; 5] =
     [Reason::AttemptsUsed, Reason::Terminal, Reason::Unsendable, Reason::UnknownDestination, Reason::Poison];
 
-/// Makes every series of routing exist at 0.
+/// Makes every series of the worker exist at 0.
 pub fn register(config: &Config) {
+    crate::deliver::register_metrics(config);
     for reason in DEAD_CALLBACKS {
         metrics::counter!(DEAD_LETTERS, "destination" => NO_DESTINATION, "reason" => reason.as_str()).increment(0);
     }

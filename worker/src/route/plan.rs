@@ -108,7 +108,8 @@ mod tests {
         .map(|d| (d.name.clone(), d))
         .collect();
         type Expected = (&'static str, Option<Reason>, bool);
-        let cases: [(&[&str], bool, Option<&str>, CallbackState, Option<Reason>, &[Expected]); 7] = [
+        type Case<'a> = (&'a [&'static str], bool, Option<&'a str>, CallbackState, Option<Reason>, &'a [Expected]);
+        let cases: [Case<'_>; 7] = [
             (&[], false, None, CallbackState::Skipped, Some(Reason::NoRule), &[]),
             (&["plain"], true, None, CallbackState::Dead, Some(Reason::RuleError), &[]),
             (&["plain"], false, None, CallbackState::Routed, None, &[("plain", None, false)]),

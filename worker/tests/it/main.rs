@@ -1,6 +1,7 @@
 //! The worker against a real PostgreSQL and real HTTP servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod deliver_lanes;
-mod deliver_outcomes;
-mod deliver_rig;
+mod application;
+mod route_rig;
+mod routing;
+mod upkeep;
