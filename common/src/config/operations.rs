@@ -253,7 +253,7 @@ pub(super) static ADMIN: Section = Section {
             "token",
             Kind::Secret,
             Preset::Said("`up`: `secrets/admin` in the data folder; else none"),
-            "The token of `/v1` and `/`. Without one both answer 404.",
+            "The token of `/v1` and `/`, neither of which this version has yet: both answer 404.",
         ),
     ],
 };
@@ -397,6 +397,12 @@ pub(super) fn read_worker(reader: &Reader<'_>) -> WorkerConfig {
 /// Reads `[admin]`; `made` is the token file that `claygate up` makes, where that is the one running.
 pub(super) fn read_admin(reader: &Reader<'_>, made: Option<&Path>) -> AdminConfig {
     let made = made.filter(|file| !reader.has("token") && file.exists());
+    if reader.has("token") && reader.strict {
+        let path = reader.path_of("token");
+        reader
+            .context
+            .warn(format!("{path}: this version has no console and no /v1 yet, so nothing asks for the token"));
+    }
     let token = match made {
         Some(file) => {
             reader.note("token", format!("*** ({})", file.display()).into(), &Origin::Default);

@@ -94,6 +94,7 @@ fn databases_listeners_and_relations() {
         "[database]\nmax_connections = 4\n[ingest]\nwriters = 3",
         "[ingest.limits]\nin_flight_bytes = \"512KiB\"",
         "[admin]\nlisten = \"127.0.0.1:8080\"",
+        "[admin]\ntoken = \"marked-secret-of-mine\"",
     ]));
     insta::assert_snapshot!(said);
 }
