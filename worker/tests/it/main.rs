@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod application;
+mod deliver_lanes;
+mod deliver_outcomes;
+mod deliver_rig;
 mod route_rig;
 mod routing;
 mod upkeep;
