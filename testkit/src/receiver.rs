@@ -191,6 +191,11 @@ impl Receiver {
         lock(&self.shared.requests).clone()
     }
 
+    /// Requests that are under way.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight.load(Ordering::SeqCst)
+    }
+
     /// The most requests that were under way at once.
     pub fn in_flight_max(&self) -> usize {
         self.shared.in_flight_max.load(Ordering::SeqCst)

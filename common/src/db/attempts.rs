@@ -89,7 +89,7 @@ impl AttemptWriter {
         let writing = async {
             let mut connection = match taken {
                 Some(connection) => connection,
-                None => self.settings.connect_directly().await?,
+                None => self.settings.connect_directly().await.map_err(away)?,
             };
             let written = record(&mut connection, attempts).await;
             if !matches!(written, Err(DbError::Unavailable(_) | DbError::Other(_))) {
@@ -101,6 +101,16 @@ impl AttemptWriter {
             Ok(written) => written,
             Err(_) => Err(DbError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
+    }
+}
+
+/// Whatever keeps a connection from coming about (a changed password, too), none of the rows is to blame.
+fn away(error: DbError) -> DbError {
+    match error {
+        DbError::Collision(source) | DbError::Other(source) | DbError::Refused { source, .. } => {
+            DbError::Unavailable(source)
+        }
+        unavailable @ DbError::Unavailable(_) => unavailable,
     }
 }
 

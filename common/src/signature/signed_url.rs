@@ -24,11 +24,7 @@ pub fn sign_url(base: &Url, row: RowId, expires_at: OffsetDateTime, secret: &Sec
 }
 
 /// The row that the URL was signed for.
-pub(super) fn check(
-    secrets: &[ActiveSecret],
-    parts: &dyn RequestParts,
-    now: OffsetDateTime,
-) -> Result<RowId, Refusal> {
+pub(super) fn check(secrets: &[ActiveSecret], parts: &dyn RequestParts, now: OffsetDateTime) -> Result<RowId, Refusal> {
     let (path, query) = parts.path_and_query().split_once('?').ok_or(Refusal::Missing)?;
     let parameter = |name| parameter(query, name).filter(|value| !value.is_empty()).ok_or(Refusal::Missing);
     let (expires, row, signature) = (parameter("cg_exp")?, parameter("cg_row")?, parameter("cg_sig")?);

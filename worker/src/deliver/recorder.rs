@@ -1,8 +1,8 @@
 //! Writes outcomes in groups: what arrives while a commit is under way shares the next one.
 //!
 //! While the database is away outcomes stay in memory and are tried again; there are never more of them than slots,
-//! since a slot is given back only when its outcome is written. An outcome that the database refuses alone is given
-//! up, logged, and its delivery attempted again when the lease has run out.
+//! since a slot is given back only when its outcome is written. An outcome that the database refuses alone is written
+//! without what it quotes from the destination.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -116,7 +116,15 @@ impl Writer {
                     let half = group.split_off(group.len() / 2);
                     groups.extend([half, group]);
                 }
+                Err(error) if group.iter_mut().any(|job| strip(&mut job.attempt)) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "an outcome is written without its answer"
+                    );
+                    groups.push(group);
+                }
                 Err(error) => {
+                    // The lease runs out and the delivery is attempted again; the rescue counts how often.
                     let delivery = group.first().map(|job| job.attempt.delivery.to_string());
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
@@ -148,10 +156,86 @@ impl Writer {
     }
 }
 
+/// Takes away what came from the destination. Answers whether there was anything.
+fn strip(attempt: &mut Attempt) -> bool {
+    let had = !attempt.response.is_empty() || attempt.captured.is_some();
+    attempt.response.clear();
+    attempt.captured = None;
+    had
+}
+
 /// Takes the first job of each delivery: one statement records a delivery once.
 fn take_distinct(jobs: &mut Vec<Job>) -> Vec<Job> {
     let mut seen = HashSet::with_capacity(jobs.len());
     let (group, rest) = std::mem::take(jobs).into_iter().partition(|job| seen.insert(job.attempt.delivery));
     *jobs = rest;
     group
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use common::db::attempts::Verdict;
+    use common::ids::DeliveryId;
+    use common::states::Class;
+    use testkit::postgres::TestDatabase;
+    use uuid::Uuid;
+
+    use super::*;
+
+    async fn leased(test: &TestDatabase, n: u8) -> Attempt {
+        let (delivery, token) = (DeliveryId::new(), Uuid::new_v4());
+        sqlx::query(
+            "INSERT INTO claygate.deliveries (id, callback_id, destination, next_attempt_at, lease_until, lease_token)
+             VALUES ($1, $1, 'crm', now(), now() + interval '1 minute', $2)",
+        )
+        .bind(delivery.0)
+        .bind(token)
+        .execute(test.pool())
+        .await
+        .unwrap();
+        Attempt {
+            delivery,
+            destination: "crm".to_owned(),
+            token,
+            verdict: Verdict::Delivered,
+            class: Class::Delivered,
+            status: Some(200),
+            error: None,
+            response: vec![n; 10],
+            step: 0,
+            captured: None,
+            duration: Duration::from_millis(5),
+            age: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_outcome_fails_none_of_its_neighbours_and_is_written_without_its_answer() {
+        let test = TestDatabase::create().await;
+        let tasks = TaskTracker::new();
+        let recorder = Recorder::start(&test.settings(), &Doorbell::new(), &tasks);
+        let mut attempts = Vec::new();
+        for n in 0..20 {
+            attempts.push(leased(&test, n).await);
+        }
+        // More than the table takes.
+        attempts[7].response = vec![b'x'; 5000];
+        let recorded = attempts.iter().map(|attempt| recorder.record(attempt.clone(), Instant::now()));
+        let recorded = futures_util::future::join_all(recorded).await;
+        assert!(recorded.iter().all(|one| one.is_some_and(|one| one.owned && one.number == 1)), "{recorded:?}");
+        let kept: Vec<(Uuid, Option<i32>)> =
+            sqlx::query_as("SELECT delivery_id, octet_length(response) FROM claygate.attempts ORDER BY delivery_id")
+                .fetch_all(test.pool())
+                .await
+                .unwrap();
+        assert_eq!(kept.len(), 20);
+        for (id, length) in kept {
+            let expected = if id == attempts[7].delivery.0 { None } else { Some(10) };
+            assert_eq!(length, expected);
+        }
+        drop(recorder);
+        tasks.close();
+        tasks.wait().await;
+    }
 }

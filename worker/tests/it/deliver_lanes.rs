@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::db::destination_state;
 use common::db::rate_limits::reserve;
+use common::db::{ConnectSettings, Database, destination_state};
 use common::ids::CallbackId;
 use common::queue::QueueName;
 use testkit::postgres::TestDatabase;
@@ -131,7 +131,7 @@ async fn a_connection_that_is_killed_costs_no_outcome() {
     receiver.answer_with(Answer::status(200).after(Duration::from_millis(500)));
     let second = rig.deliver("crm").await;
     receiver.wait_for_requests(2).await;
-    let own = common::db::Database::open(rig.test.settings());
+    let own = Database::open(rig.test.settings());
     sqlx::query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -373,4 +373,40 @@ async fn a_backlog_is_worked_off_in_groups() {
     let attempts: i64 =
         sqlx::query_scalar("SELECT count(*) FROM claygate.attempts").fetch_one(rig.test.pool()).await.unwrap();
     assert_eq!(attempts, 1000);
+}
+
+#[tokio::test]
+async fn an_outcome_waits_for_a_database_that_is_away() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "")).await;
+    receiver.answer_with(Answer::status(200).after(Duration::from_millis(500)));
+    let id = rig.deliver("crm").await;
+    receiver.wait_for_requests(1).await;
+    let name = rig.test.settings().database;
+    let server = Database::open(ConnectSettings { database: "postgres".to_owned(), ..rig.test.settings() });
+    let allow = |allowed: bool| {
+        let statement = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}");
+        let server = server.clone();
+        async move { sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(server.pool()).await.unwrap() }
+    };
+    allow(false).await;
+    sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1")
+        .bind(&name)
+        .execute(server.pool())
+        .await
+        .unwrap();
+    wait_for("the answer", PATIENCE, async || if receiver.in_flight() == 0 { Ok(()) } else { Err("none yet") }).await;
+    allow(true).await;
+    let fresh = Database::open(rig.test.settings());
+    let fresh = &fresh;
+    wait_for("the record", PATIENCE, async || {
+        let found: (String, i32) = sqlx::query_as("SELECT state, attempts FROM claygate.deliveries WHERE id = $1")
+            .bind(id.0)
+            .fetch_one(fresh.pool())
+            .await
+            .unwrap();
+        if found == ("delivered".to_owned(), 1) { Ok(()) } else { Err(found) }
+    })
+    .await;
+    assert_eq!(receiver.requests().len(), 1);
 }

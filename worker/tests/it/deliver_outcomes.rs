@@ -246,3 +246,58 @@ async fn a_lead_that_was_removed_is_not_sent() {
     assert_eq!(rig.end(id).await, ("dead".to_owned(), Some("unsendable".to_owned())));
     assert!(receiver.requests().is_empty());
 }
+
+#[tokio::test]
+async fn a_passing_trouble_heals_by_itself() {
+    let receiver = Receiver::start().await;
+    receiver.answer_in_turn([Answer::status(502)]);
+    let rig = Rig::start(&http(&receiver.url("/leads")).replace("\"60s\"", "\"1s\"")).await;
+    let id = rig.deliver("crm").await;
+    assert_eq!(rig.end(id).await.0, "delivered");
+    let classes: Vec<_> = rig.attempts(id).await.into_iter().map(|attempt| attempt.class).collect();
+    assert_eq!(classes, ["transient", "delivered"]);
+    assert_eq!(rig.row(id).await.failures, 1);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_built_is_a_dead_letter_and_no_request() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&http("http://{{ lead.nothing }}/")).await;
+    let id = rig.deliver("crm").await;
+    assert_eq!(rig.end(id).await, ("dead".to_owned(), Some("unsendable".to_owned())));
+    assert_eq!(rig.attempts(id).await[0].class, "poison");
+    assert!(receiver.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_signed_request_verifies_with_the_reference_implementation() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&(http(&receiver.url("/leads")) + &format!("signing_secret = \"{secret}\"\n"))).await;
+    let id = rig.deliver("crm").await;
+    assert_eq!(rig.end(id).await.0, "delivered");
+    let request = &receiver.requests()[0];
+    let mut headers = reqwest::header::HeaderMap::new();
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        headers.insert(name, request.header(name).unwrap().parse().unwrap());
+    }
+    standardwebhooks::Webhook::new(secret).unwrap().verify(&request.body, &headers).unwrap();
+}
+
+#[tokio::test]
+async fn slack_gets_a_text_and_its_words_are_understood() {
+    let receiver = Receiver::start().await;
+    let slack = format!(
+        "[destinations.alerts]\nkind = \"slack\"\nurl = \"{}\"\nallow_private = true\nrate = \"100/s\"\n",
+        receiver.url("/services/T/B/X")
+    );
+    let rig = Rig::start(&slack).await;
+    receiver.answer_with(Answer::status(200).body("ok"));
+    let id = rig.deliver("alerts").await;
+    assert_eq!(rig.end(id).await.0, "delivered");
+    let text = receiver.requests()[0].json()["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("Ada") && text.contains("85"), "{text}");
+    receiver.answer_with(Answer::status(410).body("channel_is_archived"));
+    let id = rig.deliver("alerts").await;
+    assert_eq!(rig.end(id).await, ("dead".to_owned(), Some("terminal".to_owned())));
+}
