@@ -4,8 +4,10 @@
 mod books;
 mod gateway;
 mod idempotency;
+mod metrics;
 mod outage;
 mod problems;
+mod process;
 mod release;
 mod spool_files;
 mod taking_in;
