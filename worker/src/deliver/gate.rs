@@ -72,11 +72,16 @@ impl Gate {
         }
     }
 
-    /// Holds the lane, or lets it go. Answers whether that is new.
+    /// Holds the lane, or lets it go. Answers whether that is new. Whoever lets it go wants it tried at once, whatever
+    /// it answered before.
     pub(super) fn hold(&self, held: bool) -> bool {
         let mut state = self.lock();
         let is_new = state.held != held;
         state.held = held;
+        if is_new && !held {
+            state.throttled_until = None;
+            state.breaker.succeed();
+        }
         drop(state);
         if is_new {
             self.changed.notify_waiters();

@@ -186,13 +186,7 @@ async fn a_broken_destination_is_left_alone_and_its_deliveries_are_put_off() {
     assert!(rig.lanes.try_slot("crm").is_none());
     let id = rig.deliver("crm").await;
     wait_for("the delivery to be put off", PATIENCE, async || {
-        let due: Option<f64> = sqlx::query_scalar(
-            "SELECT EXTRACT(EPOCH FROM due_at - now())::float8 FROM claygate.outbox WHERE $1 = ANY(refs) AND claims = 0",
-        )
-        .bind(id.0)
-        .fetch_optional(rig.test.pool())
-        .await
-        .unwrap();
+        let due = due_of(&rig, id.0).await;
         if due.is_some_and(|due| (20.0..=41.0).contains(&due)) { Ok(()) } else { Err(due) }
     })
     .await;
@@ -409,4 +403,82 @@ async fn an_outcome_waits_for_a_database_that_is_away() {
     })
     .await;
     assert_eq!(receiver.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn two_workers_send_each_delivery_once() {
+    let receiver = Receiver::start().await;
+    let text = http("crm", &receiver.url("/"), "concurrency = 4");
+    let one = Rig::start(&text).await;
+    let other = one.beside(&text);
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        ids.push(one.insert("crm").await);
+    }
+    let backwards: Vec<_> = ids.iter().rev().copied().collect();
+    for (ids, backwards) in ids.chunks(15).zip(backwards.chunks(15)) {
+        one.enqueue("crm", ids).await;
+        other.enqueue("crm", backwards).await;
+    }
+    for id in &ids {
+        assert_eq!(one.end(*id).await.0, "delivered");
+    }
+    let mut sent: Vec<_> =
+        receiver.requests().iter().map(|request| request.header("webhook-id").unwrap().to_owned()).collect();
+    sent.sort();
+    let mut expected: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    expected.sort();
+    assert_eq!(sent, expected);
+}
+
+#[tokio::test]
+async fn a_throttled_destination_is_left_alone_until_the_time_it_named() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(429).header("retry-after", "40"));
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "")).await;
+    let first = rig.deliver("crm").await;
+    rig.tried(first, 1).await;
+    receiver.answer_with(Answer::status(200));
+    assert!(rig.lanes.try_slot("crm").is_none());
+    let second = rig.deliver("crm").await;
+    wait_for("the delivery to be put off", PATIENCE, async || {
+        let due = due_of(&rig, second.0).await;
+        if due.is_some_and(|due| (20.0..=41.0).contains(&due)) { Ok(()) } else { Err(due) }
+    })
+    .await;
+    assert_eq!((receiver.requests().len(), rig.row(second).await.attempts), (1, 0));
+}
+
+/// In how many seconds the unclaimed entry of an id is due.
+async fn due_of(rig: &Rig, id: Uuid) -> Option<f64> {
+    sqlx::query_scalar(
+        "SELECT EXTRACT(EPOCH FROM due_at - now())::float8 FROM claygate.outbox WHERE $1 = ANY(refs) AND claims = 0",
+    )
+    .bind(id)
+    .fetch_optional(rig.test.pool())
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn every_series_exists_from_the_start_and_counts_what_ends() {
+    let receiver = Receiver::start().await;
+    let metrics = common::telemetry::metrics::install().unwrap();
+    let text = http("counted", &receiver.url("/"), "");
+    worker::deliver::register_metrics(&config(&text));
+    let has = |line: &str| metrics.render().lines().any(|known| known == line);
+    let delivered = r#"claygate_deliveries_total{destination="counted",outcome="delivered"}"#;
+    let dead = r#"claygate_dead_letters_total{destination="counted",reason="terminal"}"#;
+    let retried = r#"claygate_retries_total{destination="counted",class="transient"}"#;
+    for series in [delivered, dead, retried] {
+        assert!(has(&format!("{series} 0")), "{series}");
+    }
+    let rig = Rig::start(&text).await;
+    for (status, series) in [(500, retried), (404, dead), (200, delivered)] {
+        receiver.answer_with(Answer::status(status));
+        rig.deliver("counted").await;
+        wait_for(series, PATIENCE, async || if has(&format!("{series} 1")) { Ok(()) } else { Err("not counted") })
+            .await;
+    }
+    assert!(has(r#"claygate_attempt_seconds_count{destination="counted"} 3"#));
 }

@@ -23,7 +23,7 @@ use worker::lanes::Lanes;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Rig {
-    pub(crate) test: TestDatabase,
+    pub(crate) test: Arc<TestDatabase>,
     pub(crate) doorbell: Doorbell,
     pub(crate) lanes: Arc<Lanes>,
     shutdown: CancellationToken,
@@ -61,6 +61,10 @@ pub(crate) fn config(destinations: &str) -> Config {
     Config::from_toml(Role::Up, &text, &environment).unwrap()
 }
 
+fn prepare(config: &Config) -> HashMap<String, Target> {
+    config.destinations.iter().map(|(name, one)| (name.clone(), Target::prepare(one).unwrap())).collect()
+}
+
 impl Rig {
     /// Delivers to what `destinations` describes, as TOML.
     pub(crate) async fn start(destinations: &str) -> Self {
@@ -69,12 +73,22 @@ impl Rig {
 
     pub(crate) fn over(test: TestDatabase, destinations: &str) -> Self {
         let config = config(destinations);
-        let targets =
-            config.destinations.iter().map(|(name, destination)| (name.clone(), Target::prepare(destination).unwrap()));
-        Self::with_targets(test, &config, targets.collect())
+        let targets = prepare(&config);
+        Self::with_targets(test, &config, targets)
+    }
+
+    /// Another worker over the same database.
+    pub(crate) fn beside(&self, destinations: &str) -> Self {
+        let config = config(destinations);
+        let targets = prepare(&config);
+        Self::running_over(Arc::clone(&self.test), &config, targets)
     }
 
     pub(crate) fn with_targets(test: TestDatabase, config: &Config, targets: HashMap<String, Target>) -> Self {
+        Self::running_over(Arc::new(test), config, targets)
+    }
+
+    fn running_over(test: Arc<TestDatabase>, config: &Config, targets: HashMap<String, Target>) -> Self {
         let database = test.database();
         let doorbell = Doorbell::new();
         let queue: Arc<dyn Queue> =
