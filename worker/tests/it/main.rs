@@ -5,6 +5,7 @@ mod application;
 mod deliver_lanes;
 mod deliver_outcomes;
 mod deliver_rig;
+mod requests;
 mod route_rig;
 mod routing;
 mod upkeep;
