@@ -13,6 +13,8 @@ pub(crate) struct Source {
     pub(crate) name: Arc<str>,
     pub(crate) config: config::Source,
     pub(crate) body_bytes_max: usize,
+    /// No verification looks at the body.
+    pub(crate) proof_is_in_head: bool,
     pub(crate) outcomes: Outcomes,
 }
 
@@ -49,6 +51,7 @@ impl Source {
             name: source.name.as_str().into(),
             config: source.clone(),
             body_bytes_max: source.max_body_bytes.unwrap_or(config.ingest.max_body_bytes),
+            proof_is_in_head: !source.verify.iter().any(signs_body),
             outcomes: Outcomes::of(&source.name),
         }
     }
@@ -58,6 +61,13 @@ fn header_of(verification: &Verification) -> Option<String> {
     match verification {
         Verification::Token { header, .. } | Verification::HmacSha256 { header, .. } => Some(header.clone()),
         Verification::StandardWebhooks { .. } | Verification::SignedUrl { .. } | Verification::None => None,
+    }
+}
+
+fn signs_body(verification: &Verification) -> bool {
+    match verification {
+        Verification::HmacSha256 { .. } | Verification::StandardWebhooks { .. } => true,
+        Verification::Token { .. } | Verification::SignedUrl { .. } | Verification::None => false,
     }
 }
 

@@ -15,7 +15,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use common::canonical::Malformed;
 use common::db::quarantine;
-use common::signature::{self, RequestParts};
+use common::signature::{self, Proof, RequestParts};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
@@ -65,9 +65,15 @@ async fn take(
     source: &Source,
 ) -> Result<HttpResponse, Problem> {
     check_head(request, gate)?;
+    // Who can be refused by the head alone never gets to hold memory or a slot.
+    let proven = if source.proof_is_in_head { Some(prove(request, &[], source)?) } else { None };
     let (body, permit) = read_body(request, payload, gate, source).await?;
     let body_read_at = Instant::now();
-    let Read { entry, malformed, pointers_missed } = check_body(request, body, gate, source)?;
+    let proof = match proven {
+        Some(proof) => proof,
+        None => prove(request, &body, source)?,
+    };
+    let Read { entry, malformed, pointers_missed } = read_callback(request, body, gate, source, proof);
     if pointers_missed {
         source.outcomes.pointers_missed.increment(1);
     }
@@ -121,16 +127,18 @@ async fn read_body(
     Ok((body, permit))
 }
 
-/// Proof first, then meaning.
-fn check_body(request: &HttpRequest, body: Bytes, gate: &Gate, source: &Source) -> Result<Read, Problem> {
+/// Checks the credentials of the request, over its raw body.
+fn prove(request: &HttpRequest, body: &[u8], source: &Source) -> Result<Proof, Problem> {
     let parts = Parts { headers: request.headers(), uri: request.uri() };
-    let proof = signature::verify(&source.config.verify, &parts, &body, OffsetDateTime::now_utc())
-        .map_err(Problem::Unauthorized)?;
+    signature::verify(&source.config.verify, &parts, body, OffsetDateTime::now_utc()).map_err(Problem::Unauthorized)
+}
+
+fn read_callback(request: &HttpRequest, body: Bytes, gate: &Gate, source: &Source, proof: Proof) -> Read {
     let query = request.query_string();
     let run = callback::run_parameter(query);
     let headers = headers::to_json(request.headers(), gate.sources.secret_headers(), request.path(), run);
     let key_header = key_header(request.headers());
-    Ok(callback::read(Request { source, body, headers, key_header, query, proven_row: proof.row }))
+    callback::read(Request { source, body, headers, key_header, query, proven_row: proof.row })
 }
 
 /// The first that says something of `Idempotency-Key` and `webhook-id`.

@@ -48,6 +48,9 @@ async fn unauthenticated_bodies_are_never_kept() {
     assert_eq!(problem(&answer), (401, "/problems/credential-missing"));
     assert_eq!(answer.header("www-authenticate"), "Bearer");
     assert_eq!(site.count("quarantine").await, 0);
+    let stranger = format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n");
+    let answer = read_to_end(gateway.connect(stranger).await).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "a stranger's body is not waited for: {answer}");
     gateway.stop(&site).await;
 }
 
