@@ -2,8 +2,8 @@
 //!
 //! Append-only segments of checksummed records ([`record`], [`segment`]); every append is fsynced before it is
 //! answered, and requests that wait together share the fsync ([`appender`]). Bounded in bytes; one process holds the
-//! folder's lock. A torn tail is cut off when the spool is opened; a damaged record in the middle is passed over, and
-//! its segment is kept aside. Entries keep the id and the time of receipt that their senders were answered with.
+//! folder's lock. An unfinished record at the end is cut off when the spool is opened, a damaged one there is kept in a
+//! file of its own; a damaged record in the middle is passed over, and its segment is kept aside. Entries keep the id and the time of receipt that their senders were answered with.
 //! [`drain`] commits what is here once Postgres is back, in order, and may be killed at any point: what was committed
 //! already is found by its id.
 

@@ -78,6 +78,16 @@ pub(super) fn payload(bytes: &[u8]) -> Option<&[u8]> {
     (word(0)? == MARKER && crc32fast::hash(payload) == word(8)?).then_some(payload)
 }
 
+/// Whether `bytes` are the beginning of a record whose end was never written.
+pub(super) fn is_incomplete(bytes: &[u8]) -> bool {
+    let marker = MARKER.to_le_bytes();
+    let begins = bytes.iter().zip(&marker).all(|(byte, expected)| byte == expected);
+    let length = bytes.get(4..8).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
+    // A length that is not there yet can be any.
+    let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(PAYLOAD_BYTES_MAX);
+    begins && length <= PAYLOAD_BYTES_MAX && bytes.len() < FRAME_BYTES + length
+}
+
 /// Reads an entry out of a sound payload; `None` when a newer version wrote it in a way that this one cannot read.
 pub(super) fn decode(payload: &[u8]) -> Option<Entry> {
     let (length, rest) = payload.split_first_chunk::<4>()?;

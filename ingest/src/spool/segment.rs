@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result, Write};
 use std::path::{Path, PathBuf};
 
 use super::record::{self, FRAME_BYTES, MARKER};
@@ -41,7 +41,8 @@ pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}.{EXTENSION}"))
 }
 
-/// Every segment in `dir`, oldest first. Cuts off what follows the last sound record of each: it was never answered.
+/// Every segment in `dir`, oldest first. Cuts off what follows the last sound record of each. A record without its end
+/// was never answered and is dropped; anything else may be a damaged one that was, and is kept beside its segment.
 pub(super) fn open_all(dir: &Path) -> Result<VecDeque<Sealed>> {
     let mut segments = VecDeque::new();
     for file in std::fs::read_dir(dir)? {
@@ -71,12 +72,31 @@ fn open(path: PathBuf, number: u64) -> Result<Sealed> {
     let scan = scan(&bytes);
     let torn = bytes.len() - scan.sound_bytes;
     if torn > 0 {
-        tracing::warn!(segment = number, bytes = torn, "cut off a torn record at the end of the spool");
+        let tail = &bytes[scan.sound_bytes..];
+        if record::is_incomplete(tail) {
+            tracing::warn!(segment = number, bytes = torn, "cut off an unfinished record at the end of the spool");
+        } else {
+            let kept = keep_tail(&path, scan.sound_bytes, tail)?;
+            tracing::error!(
+                segment = number, bytes = torn, kept = %kept.display(),
+                "the spool is damaged: a callback that was answered may be lost; its bytes are kept aside"
+            );
+        }
         let file = File::options().write(true).open(&path)?;
         file.set_len(scan.sound_bytes as u64)?;
         file.sync_all()?;
     }
     Ok(Sealed { number, path, bytes: scan.sound_bytes as u64, entries: scan.payloads.len() as u64 })
+}
+
+/// Writes what is cut off at `offset` of a segment to a file of its own.
+fn keep_tail(segment: &Path, offset: usize, tail: &[u8]) -> Result<PathBuf> {
+    let path = segment.with_extension(format!("{offset}.cut"));
+    let mut file = File::create(&path)?;
+    file.write_all(tail)?;
+    file.sync_all()?;
+    sync_dir(segment.parent().ok_or_else(|| Error::from(ErrorKind::NotFound))?)?;
+    Ok(path)
 }
 
 /// Reads a whole segment; damage between records is logged and passed over.
@@ -132,4 +152,54 @@ fn scan(bytes: &[u8]) -> Scan<'_> {
 fn find_marker(bytes: &[u8]) -> Option<usize> {
     let marker = MARKER.to_le_bytes();
     bytes.windows(marker.len()).position(|window| window == marker)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use common::db::quarantine::{Problem, Unusable};
+    use common::ids::CallbackId;
+
+    use super::*;
+
+    fn record() -> Vec<u8> {
+        record::encode(&Entry::Unusable(Unusable {
+            id: CallbackId::new(),
+            source: "clay".into(),
+            problem: Problem::Malformed,
+            detail: String::new(),
+            digest: [7; 32],
+            body: "not json".into(),
+            headers: "[]".to_owned(),
+            received_at: None,
+        }))
+    }
+
+    /// Opens a folder with one segment; answers its entries, its length and what was kept aside.
+    fn open_one(bytes: &[u8]) -> (u64, u64, Option<Vec<u8>>) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(path(dir.path(), 3), bytes).unwrap();
+        let segments = open_all(dir.path()).unwrap();
+        let mut files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path());
+        let kept = files.find(|path| path.extension() == Some(OsStr::new("cut")));
+        let length = std::fs::metadata(path(dir.path(), 3)).unwrap().len();
+        (segments[0].entries, length, kept.map(|path| std::fs::read(path).unwrap()))
+    }
+
+    #[test]
+    fn an_unfinished_record_is_dropped_and_a_damaged_one_is_kept_aside() {
+        let (one, two) = (record(), record());
+        let sound = one.len() as u64;
+        for end in [1, 4, 7, FRAME_BYTES, two.len() - 1] {
+            let torn = [&one[..], &two[..end]].concat();
+            assert_eq!(open_one(&torn), (1, sound, None), "{end} bytes of the second");
+        }
+        let mut damaged = two.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(open_one(&[&one[..], &damaged].concat()), (1, sound, Some(damaged)));
+        let zeros = vec![0; 64];
+        assert_eq!(open_one(&[&one[..], &zeros].concat()), (1, sound, Some(zeros)), "a file system's filling");
+        assert_eq!(open_one(&[&one[..], &two].concat()), (2, sound + two.len() as u64, None));
+    }
 }
