@@ -34,6 +34,8 @@ use crate::{commit, telemetry};
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a closing connection may take.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// The spool gets as long as a commit, but a disk may always take this long.
+const SPOOL_LIMIT_MIN: Duration = Duration::from_secs(2);
 const SPOOL_PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the intake cannot start. Postgres being away is no reason.
@@ -86,13 +88,14 @@ impl Application {
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         telemetry::register(config);
+        let commit_timeout = config.ingest.limits.commit_timeout;
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             health: DatabaseHealth::new(),
             clock: DatabaseClock::default(),
-            spool: Spool::open(&config.spool.dir, config.spool.max_bytes)?,
+            spool: Spool::open(&config.spool.dir, config.spool.max_bytes, commit_timeout.max(SPOOL_LIMIT_MIN))?,
             settings: database.settings().clone(),
-            commit_timeout: config.ingest.limits.commit_timeout,
+            commit_timeout,
             policy: Box::new(ChangedPolicy::new(config)),
             doorbell,
         });
@@ -190,7 +193,8 @@ fn listen(config: &Config, shared: &Arc<Shared>) -> Result<(Server, u16), StartE
         shared: Arc::clone(shared),
     });
     let bind = |source| StartError::Bind { listen: ingest.listen, source };
-    let longest = ingest.limits.body_timeout + 2 * ingest.limits.commit_timeout;
+    let commit_timeout = ingest.limits.commit_timeout;
+    let longest = ingest.limits.body_timeout + commit_timeout + commit_timeout.max(SPOOL_LIMIT_MIN);
     let server = HttpServer::new(move || App::new().app_data(gate.clone()).default_service(web::to(receive)))
         .workers(ingest.threads)
         .keep_alive(KEEP_ALIVE)

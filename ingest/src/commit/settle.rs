@@ -234,7 +234,8 @@ impl Settling<'_> {
         Ok(())
     }
 
-    /// Writes what goes to quarantine: what came so, conflicts, and what Postgres refused.
+    /// Writes what goes to quarantine: what came so, conflicts, and what Postgres refused. Halves it where something is
+    /// refused even there.
     async fn write_unusable(&mut self) -> Result<(), DbError> {
         let turned = std::mem::take(&mut self.unusable);
         let born = self.entries.iter().enumerate().filter_map(|(index, entry)| match entry {

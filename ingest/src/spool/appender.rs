@@ -54,6 +54,7 @@ impl Appender {
                 command = inbox.try_recv().ok();
             }
             self.append_all(appends);
+            self.state.recovered();
             for other in others {
                 match other {
                     Command::Append { .. } => {}

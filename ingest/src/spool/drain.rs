@@ -4,6 +4,7 @@
 //! Safe to run twice: an entry that is there already is found by its id and nothing is written. When it dies, the
 //! next start reads the segment from its beginning. One entry that Postgres refuses goes to quarantine and holds
 //! nothing up; a segment with one that it refuses even there, or with damage, is kept as a file beside the spool.
+//! Every failure in a row doubles the pause after it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::commit::{Entry, Outcome};
 
 const CHUNK_ENTRIES: usize = 128;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The drain of one process.
 pub(crate) struct Drain {
@@ -37,11 +39,21 @@ pub(crate) struct Drain {
     unstorable: bool,
     /// Weeks whose partitions are known to exist, as days since 1970 of any of their moments divided by seven.
     weeks: HashSet<i64>,
+    /// After the next failure.
+    pause: Duration,
 }
 
 impl Drain {
     pub(crate) fn new(shared: Arc<Shared>, books: Books) -> Self {
-        Self { shared, books, session: None, position: (0, 0), unstorable: false, weeks: HashSet::new() }
+        Self {
+            shared,
+            books,
+            session: None,
+            position: (0, 0),
+            unstorable: false,
+            weeks: HashSet::new(),
+            pause: PAUSE_AFTER_FAILURE,
+        }
     }
 
     /// Drains whenever there is something and Postgres is up, until `shutdown`.
@@ -69,25 +81,24 @@ impl Drain {
     }
 
     async fn drain_or_pause(&mut self) {
-        if let Err(error) = self.drain_oldest().await {
-            self.session = None;
-            match &error {
-                DrainError::Database(error) => {
-                    if matches!(error, DbError::Other(_) | DbError::Refused { .. }) {
-                        tracing::error!(error = %chain(error), "the spool cannot be drained");
-                    }
-                    self.shared.health.went_down(error);
-                }
-                DrainError::Disk(error) => tracing::error!(%error, "the spool cannot be read"),
-            }
-            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+        let Err(error) = self.drain_oldest().await else {
+            self.pause = PAUSE_AFTER_FAILURE;
+            return;
+        };
+        self.session = None;
+        match &error {
+            DrainError::Database(error @ DbError::Unavailable(_)) => self.shared.health.went_down(error),
+            // Senders may still be served: this is about what is in the spool.
+            error => tracing::error!(error = %chain(error), pause = ?self.pause, "the spool cannot be drained"),
         }
+        tokio::time::sleep(self.pause).await;
+        self.pause = PAUSE_MAX.min(self.pause * 2);
     }
 
     /// Drains the oldest segment.
     async fn drain_oldest(&mut self) -> Result<(), DrainError> {
         let shared = Arc::clone(&self.shared);
-        let Some(segment) = shared.spool.oldest().await else { return Ok(()) };
+        let segment = shared.spool.oldest().await.ok_or(DrainError::Missing)?;
         if self.position.0 != segment.number {
             self.position = (segment.number, 0);
             self.unstorable = false;
@@ -113,7 +124,7 @@ impl Drain {
         Ok(())
     }
 
-    async fn commit(&mut self, chunk: &[Entry]) -> Result<(), DbError> {
+    async fn commit(&mut self, chunk: &[Entry]) -> Result<(), DrainError> {
         let shared = Arc::clone(&self.shared);
         let session = match &mut self.session {
             Some(session) => session,
@@ -130,7 +141,7 @@ impl Drain {
                 && let Err(error) = session.ensure_partition(moment).await
             {
                 self.weeks.remove(&week(moment));
-                return Err(error);
+                return Err(error.into());
             }
         }
         let mut outcomes = vec![None; missing.len()];
@@ -147,6 +158,8 @@ enum DrainError {
     Database(#[from] DbError),
     #[error("reading failed")]
     Disk(#[from] std::io::Error),
+    #[error("it counts entries that no segment holds")]
+    Missing,
 }
 
 fn received_at(entry: &Entry) -> Option<OffsetDateTime> {

@@ -31,8 +31,6 @@ use segment::Sealed;
 
 /// Commands that wait for the appender's thread; each is a writer's batch.
 const COMMANDS_MAX: usize = 64;
-/// How long an append may take before its senders are asked to come again.
-const APPEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the spool cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +53,8 @@ pub enum SpoolError {
 pub(crate) struct Spool {
     commands: mpsc::Sender<Command>,
     state: Arc<State>,
+    /// How long an append may take.
+    patience: Duration,
     instance: Arc<str>,
     /// Held until the process ends.
     _lock: File,
@@ -70,6 +70,8 @@ struct State {
     failing: AtomicBool,
     /// The last append found no space; cleared when space is given back.
     full: AtomicBool,
+    /// The disk has not answered in time; cleared when the appender has.
+    stalled: AtomicBool,
     /// Segments that nothing is appended to any more, oldest first.
     sealed: Mutex<VecDeque<Sealed>>,
     /// Rings when there is something to drain.
@@ -77,11 +79,11 @@ struct State {
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, with what an earlier process left in it.
+    /// Opens the spool in `dir`, with what an earlier process left in it. An append takes at most `patience`.
     ///
     /// # Errors
     /// [`SpoolError`]; nothing is changed then.
-    pub(crate) fn open(dir: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+    pub(crate) fn open(dir: &Path, bytes_max: u64, patience: Duration) -> Result<Self, SpoolError> {
         let io = |source| SpoolError::Io { path: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         let lock = lock(dir)?;
@@ -95,6 +97,7 @@ impl Spool {
             entries: AtomicU64::new(segments.iter().map(|segment| segment.entries).sum()),
             failing: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
             sealed: Mutex::new(segments),
             filled: Notify::new(),
         });
@@ -102,27 +105,30 @@ impl Spool {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let appender = Appender::new(Arc::clone(&state), next);
         std::thread::Builder::new().name("spool".to_owned()).spawn(move || appender.run(inbox)).map_err(io)?;
-        Ok(Self { commands, state, instance, _lock: lock })
+        Ok(Self { commands, state, patience, instance, _lock: lock })
     }
 
-    /// Makes `entries` durable, in order, and answers how many of them are (the first so many). A disk that takes too
-    /// long counts as failing: what was then not answered as durable may be written later, under an id that nobody
-    /// was told.
+    /// Makes `entries` durable, in order, and answers how many of them are (the first so many). Where the disk hangs,
+    /// that is none: what it may still write is drained all the same, as something that was not answered. Until it
+    /// answers again, later calls do not wait for it.
     ///
     /// # Cancel safety
     /// A cancelled call may or may not have written them.
     pub(crate) async fn append(&self, entries: &[Entry]) -> usize {
+        if self.state.stalled.load(Ordering::Relaxed) {
+            return 0;
+        }
         let records = entries.iter().map(record::encode).collect();
         let (reply, durable) = oneshot::channel();
-        let appended = async {
+        let appending = async {
             self.commands.send(Command::Append { records, reply }).await.ok()?;
             durable.await.ok()
         };
-        match tokio::time::timeout(APPEND_LIMIT, appended).await {
+        match tokio::time::timeout(self.patience, appending).await {
             Ok(durable) => durable.unwrap_or(0),
-            Err(_) => {
-                if !self.state.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(limit = ?APPEND_LIMIT, "the spool's disk does not answer");
+            Err(_elapsed) => {
+                if !self.state.stalled.swap(true, Ordering::Relaxed) {
+                    tracing::error!(limit = ?self.patience, "the spool's disk hangs; senders are asked to come again");
                 }
                 0
             }
@@ -141,12 +147,13 @@ impl Spool {
 
     /// Whether the next append is likely to succeed.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.state.failing.load(Ordering::Relaxed) && !self.state.full.load(Ordering::Relaxed)
+        let State { failing, full, stalled, .. } = &*self.state;
+        ![failing, full, stalled].iter().any(|trouble| trouble.load(Ordering::Relaxed))
     }
 
-    /// Tries the disk, where the last append failed.
+    /// Tries the disk, where the last append failed or had no answer.
     pub(crate) async fn probe(&self) {
-        if self.state.failing.load(Ordering::Relaxed) {
+        if self.state.failing.load(Ordering::Relaxed) || self.state.stalled.load(Ordering::Relaxed) {
             let (reply, tried) = oneshot::channel();
             if self.commands.send(Command::Probe { reply }).await.is_ok() {
                 let _closed = tried.await;
@@ -201,6 +208,13 @@ impl State {
         self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The disk has answered.
+    fn recovered(&self) {
+        if self.stalled.swap(false, Ordering::Relaxed) {
+            tracing::info!("the spool's disk answers again");
+        }
+    }
+
     fn entries_changed(&self) {
         let entries = self.entries.load(Ordering::Relaxed);
         // Exact below 2^53.
@@ -249,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn space_is_given_back_only_when_the_file_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), BYTES_MAX).unwrap();
+        let spool = Spool::open(dir.path(), BYTES_MAX, Duration::from_secs(5)).unwrap();
         spool.state.bytes.store(100, Ordering::Relaxed);
         let path = segment::path(dir.path(), 7);
         let segment = Sealed { number: 7, path: path.clone(), bytes: 40, entries: 0 };
@@ -258,5 +272,23 @@ mod tests {
         std::fs::write(&path, [0; 40]).unwrap();
         spool.remove(segment, false).await;
         assert_eq!(spool.state.bytes.load(Ordering::Relaxed), 60);
+    }
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = Spool::open(dir.path(), BYTES_MAX, Duration::from_millis(20)).unwrap();
+        // An appender that never answers.
+        let (silent, mut inbox) = mpsc::channel(COMMANDS_MAX);
+        let mut spool = opened;
+        let appender = std::mem::replace(&mut spool.commands, silent);
+        for _ in 0..3 {
+            assert_eq!(spool.append(&[]).await, 0);
+        }
+        assert!(!spool.is_usable());
+        assert!(inbox.try_recv().is_ok() && inbox.try_recv().is_err(), "only the first one waits");
+        // One that does.
+        spool.commands = appender;
+        spool.probe().await;
+        assert!(spool.is_usable());
     }
 }
