@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 use testkit::wait::wait_until;
 
-use crate::site::{LIMIT, Site, signal};
+use crate::site::{LIMIT, Site, finish, signal};
 
 fn stderr(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -35,7 +35,7 @@ async fn a_clean_stop_leaves_nothing_running_and_a_restart_keeps_secrets() {
 async fn a_second_up_on_the_same_folder_is_refused_and_the_first_goes_on() {
     let site = Site::new("");
     let up = site.up().await;
-    let refused = site.run(&["up"]);
+    let refused = site.run(&["up"]).await;
     assert_eq!(refused.status.code(), Some(1));
     let text = stderr(&refused);
     assert!(text.contains(&format!("pid {} (claygate up)", up.pid())), "{text}");
@@ -85,11 +85,9 @@ async fn a_taken_port_is_an_error_that_names_port_and_setting() {
     let address = taken.local_addr().unwrap().to_string();
     for setting in ["ingest", "admin"] {
         let site = Site::new("");
-        let refused = site
-            .command(&["up"])
-            .env(format!("CLAYGATE_{}__LISTEN", setting.to_uppercase()), &address)
-            .output()
-            .unwrap();
+        let mut command = site.command(&["up"]);
+        command.env(format!("CLAYGATE_{}__LISTEN", setting.to_uppercase()), &address);
+        let refused = finish(command).await;
         assert_eq!(refused.status.code(), Some(1));
         let text = stderr(&refused);
         assert!(text.contains(&address) && text.contains(&format!("{setting}.listen")), "{text}");
@@ -103,7 +101,7 @@ async fn an_ordinary_user_runs_everything_in_the_data_folder() {
     let up = site.up().await;
     let postgres = site.run_file().unwrap()["postgres"]["password_file"].as_str().unwrap().to_owned();
     assert!(postgres.starts_with(site.data().canonicalize().unwrap().to_str().unwrap()), "{postgres}");
-    let doctor = site.run(&["doctor"]);
+    let doctor = site.run(&["doctor"]).await;
     assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
     up.kill();
     assert!(site.up().await.terminate().success());
@@ -112,16 +110,16 @@ async fn an_ordinary_user_runs_everything_in_the_data_folder() {
 #[tokio::test]
 async fn commands_use_a_running_instance_or_a_server_of_their_own() {
     let site = Site::new("");
-    let alone = site.run(&["migrate", "--json"]);
+    let alone = site.run(&["migrate", "--json"]).await;
     assert!(alone.status.success(), "{}", stderr(&alone));
     assert!(!site.postmaster_pid_file().exists(), "its server was stopped");
-    assert_eq!(site.run(&["health"]).status.code(), Some(1));
-    assert_eq!(site.run(&["demo"]).status.code(), Some(1));
+    assert_eq!(site.run(&["health"]).await.status.code(), Some(1));
+    assert_eq!(site.run(&["demo"]).await.status.code(), Some(1));
 
     let up = site.up().await;
-    assert!(site.run(&["migrate"]).status.success());
-    let health = site.run(&["health"]);
+    assert!(site.run(&["migrate"]).await.status.success());
+    let health = site.run(&["health"]).await;
     assert!(health.status.success(), "{}", stderr(&health));
-    assert_eq!(site.run(&["no-such-command"]).status.code(), Some(2));
+    assert_eq!(site.run(&["no-such-command"]).await.status.code(), Some(2));
     assert!(up.terminate().success());
 }

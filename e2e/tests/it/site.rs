@@ -88,9 +88,16 @@ impl Site {
         command
     }
 
-    /// Runs a command to its end.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+    /// Runs a command to its end, or kills it after [`LIMIT`] and fails the test.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        finish(self.command(arguments)).await
+    }
+
+    /// Runs a command that has to succeed, and reads its JSON.
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Starts `claygate up` and waits until it is ready.
@@ -205,6 +212,15 @@ impl Drop for Up {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Runs `command` to its end, or kills it after [`LIMIT`] and fails the test.
+pub(crate) async fn finish(command: Command) -> Output {
+    let what = format!("{command:?}");
+    let mut command = tokio::process::Command::from(command);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+    ended.unwrap_or_else(|_| panic!("{what} did not end within {LIMIT:?}")).unwrap()
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) {
