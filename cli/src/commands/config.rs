@@ -15,6 +15,7 @@ use crate::globals::Globals;
 
 /// Check the configuration, or show what is in effect.
 #[derive(Args)]
+#[command(after_help = "Example:\n  claygate config check")]
 pub(crate) struct Config {
     #[command(subcommand)]
     command: Command,
