@@ -11,16 +11,12 @@ fn stderr(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn postmaster(site: &Site) -> u32 {
-    u32::try_from(site.run_file().unwrap()["postgres"]["pid"].as_u64().unwrap()).unwrap()
-}
-
 #[tokio::test]
 async fn a_clean_stop_leaves_nothing_running_and_a_restart_keeps_secrets() {
     let site = Site::new("");
     let up = site.up().await;
     let secret = site.secret("clay");
-    let server = postmaster(&site);
+    let server = site.postmaster();
     assert!(up.terminate().success());
     assert!(site.run_file().is_none());
     assert!(!site.postmaster_pid_file().exists());
@@ -47,10 +43,10 @@ async fn a_second_up_on_the_same_folder_is_refused_and_the_first_goes_on() {
 async fn after_a_kill_it_starts_again_at_once() {
     let site = Site::new("");
     let first = site.up().await;
-    let server = postmaster(&site);
+    let server = site.postmaster();
     first.kill();
     let second = site.up().await;
-    assert_ne!(postmaster(&site), server);
+    assert_ne!(site.postmaster(), server);
     assert!(second.terminate().success());
 }
 
@@ -58,7 +54,7 @@ async fn after_a_kill_it_starts_again_at_once() {
 async fn a_killed_server_ends_up_with_an_error_and_the_next_start_recovers() {
     let site = Site::new("");
     let up = site.up().await;
-    signal(postmaster(&site), Signal::KILL);
+    signal(site.postmaster(), Signal::KILL);
     assert_eq!(up.wait().code(), Some(1));
     assert!(site.written().contains("Postgres ended on its own"), "{}", site.written());
     assert!(site.postmaster_pid_file().exists(), "a kill leaves postmaster.pid behind");
@@ -97,7 +93,7 @@ async fn a_taken_port_is_an_error_that_names_port_and_setting() {
 
 #[tokio::test]
 async fn an_ordinary_user_runs_everything_in_the_data_folder() {
-    let site = Site::new("").as_ordinary_user();
+    let site = Site::new("").with_ordinary_user();
     let up = site.up().await;
     let postgres = site.run_file().unwrap()["postgres"]["password_file"].as_str().unwrap().to_owned();
     assert!(postgres.starts_with(site.data().canonicalize().unwrap().to_str().unwrap()), "{postgres}");

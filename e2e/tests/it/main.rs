@@ -1,5 +1,11 @@
 //! Real processes, real crashes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod crash;
+mod demo;
+mod first_lead;
+mod help;
 mod lifecycle;
+mod metrics;
+mod sender;
 mod site;

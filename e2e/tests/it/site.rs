@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use common::db::{ConnectSettings, Database, PgSslMode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -14,7 +15,7 @@ use testkit::wait::wait_for;
 
 /// Long: the machine may be busy, and Postgres may have to recover.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// The user that root becomes in [`Site::as_ordinary_user`].
+/// The user that root becomes in [`Site::with_ordinary_user`].
 const NOBODY: u32 = 65_534;
 
 /// A folder with `claygate.toml`, and the user who runs claygate in it.
@@ -34,7 +35,7 @@ impl Site {
     }
 
     /// The same as somebody who is not root. Tests that run as an ordinary user anyway stay that user.
-    pub(crate) fn as_ordinary_user(mut self) -> Self {
+    pub(crate) fn with_ordinary_user(mut self) -> Self {
         if !rustix::process::geteuid().is_root() {
             return self;
         }
@@ -49,6 +50,10 @@ impl Site {
         self
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("claygate-data")
     }
@@ -61,6 +66,28 @@ impl Site {
     /// `run.json`, if there is one.
     pub(crate) fn run_file(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.data().join("run.json")).ok()?).ok()
+    }
+
+    /// The process of the running instance's embedded Postgres.
+    pub(crate) fn postmaster(&self) -> u32 {
+        u32::try_from(self.run_file().unwrap()["postgres"]["pid"].as_u64().unwrap()).unwrap()
+    }
+
+    /// The running instance's database.
+    pub(crate) fn database(&self) -> Database {
+        let run = self.run_file().unwrap();
+        let text = |key: &str| run["postgres"][key].as_str().unwrap();
+        let password = std::fs::read_to_string(text("password_file")).unwrap();
+        Database::open(ConnectSettings {
+            host: text("socket").to_owned(),
+            port: u16::try_from(run["postgres"]["port"].as_u64().unwrap()).unwrap(),
+            user: "claygate".to_owned(),
+            password: Some(password.into()),
+            database: "claygate".to_owned(),
+            ssl_mode: PgSslMode::Disable,
+            ssl_root_cert: None,
+            max_connections: 1,
+        })
     }
 
     /// The embedded cluster's `postmaster.pid`.
@@ -117,6 +144,15 @@ impl Site {
     pub(crate) fn written(&self) -> String {
         let read = |name: &str| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         read("out.log") + &read("err.log")
+    }
+
+    /// The same, as soon as it contains `text`.
+    pub(crate) async fn wait_until_written(&self, text: &str) -> String {
+        wait_for(&format!("\"{text}\" to be written"), LIMIT, || {
+            let written = self.written();
+            async move { if written.contains(text) { Ok(written) } else { Err(written) } }
+        })
+        .await
     }
 }
 
