@@ -1,7 +1,7 @@
 //! Lanes: one per destination, with its slots. What routing hands to delivering goes through here.
 //!
-//! A slot is taken *before* the transaction that creates or leases a delivery, so that a lease never waits for one
-//! (architecture.md, 5 and 8). A slot that is not started, or whose delivery panics, gives itself back on drop.
+//! A slot is taken *before* the transaction that creates or leases a delivery, so that a lease never waits for
+//! one. A slot that is not started, or whose delivery panics, gives itself back on drop.
 
 use std::collections::HashMap;
 use std::sync::Arc;
