@@ -14,7 +14,7 @@ use crate::health::Health;
 
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 /// A version that was not announced for so long is in use no more.
-const ACTIVE_WITHIN: Duration = Duration::from_secs(90);
+pub(crate) const ACTIVE_WITHIN: Duration = Duration::from_secs(90);
 const PARTITIONS_EVERY: Duration = Duration::from_secs(60 * 60);
 /// After a failure the next try comes sooner.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);

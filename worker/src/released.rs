@@ -88,9 +88,18 @@ impl Releaser {
         }
     }
 
+    /// What cannot succeed must not come again for ever, nor hold up others: the skips stay as they are, name the
+    /// delivery that blocked them, and can be replayed.
     async fn work_off(&self, message: &Message) -> Result<(), DbError> {
         for id in &message.refs {
-            self.release_once(DeliveryId(*id)).await?;
+            match self.release_once(DeliveryId(*id)).await {
+                Ok(_) => {}
+                Err(error @ (DbError::Unavailable(_) | DbError::Collision(_))) => return Err(error),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(delivery = %id, error, "what a delivery had blocked could not go on");
+                }
+            }
         }
         Ok(())
     }

@@ -5,8 +5,9 @@
 //! dies, leases stay until another worker's rescuer comes by. Never here: a look at what the holder did; its late
 //! outcome finds the token gone.
 //!
-//! After the database was away it waits one full lease first: holders could not record what they did in the meantime,
-//! and their outcomes arrive now.
+//! After the database was away it waits one full lease first, counted from the database's first answer: holders could
+//! not record what they did in the meantime, and their outcomes arrive now. A rescuer that has just started cannot know
+//! that the database was not away, and waits too; `claygate up`, alone on its database, frees everything at its start.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,17 +47,23 @@ impl Rescuer {
 
     /// Looks until `shutdown`.
     pub async fn run(self, beat: Beat, shutdown: CancellationToken) {
-        let mut not_before = Instant::now();
+        let mut patience = Patience::of(self.lease_max);
         loop {
             beat.beat();
-            if Instant::now() >= not_before {
-                match self.rescue_all().await {
-                    Ok(()) => {}
-                    Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "looking for expired leases failed");
-                        if matches!(error, DbError::Unavailable(_)) {
-                            not_before = Instant::now() + self.lease_max;
-                        }
+            let looked = match patience.wants(Instant::now()) {
+                Wants::Answer => self.database.ping(self.every).await,
+                Wants::Wait => Ok(()),
+                Wants::Rescue => self.rescue_all().await,
+            };
+            match looked {
+                Ok(()) => patience.answered(Instant::now()),
+                Err(error) => {
+                    let again = matches!(error, DbError::Unavailable(_)) && !patience.failed();
+                    let error = &error as &dyn std::error::Error;
+                    if again {
+                        tracing::debug!(error, "looking for expired leases failed again");
+                    } else {
+                        tracing::warn!(error, "looking for expired leases failed");
                     }
                 }
             }
@@ -96,6 +103,47 @@ impl Rescuer {
     }
 }
 
+/// When leases may be taken away, given what the database answered so far.
+struct Patience {
+    lease: Duration,
+    /// Not before; `None`: the database has not answered since it failed, or since the start.
+    not_before: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    /// An answer of the database.
+    Answer,
+    /// Nothing: holders may still record.
+    Wait,
+    /// The leases that have run out.
+    Rescue,
+}
+
+impl Patience {
+    fn of(lease: Duration) -> Self {
+        Self { lease, not_before: None }
+    }
+
+    fn wants(&self, now: Instant) -> Wants {
+        match self.not_before {
+            None => Wants::Answer,
+            Some(not_before) if now < not_before => Wants::Wait,
+            Some(_) => Wants::Rescue,
+        }
+    }
+
+    /// The database answered, or nothing was asked of it.
+    fn answered(&mut self, now: Instant) {
+        self.not_before.get_or_insert(now + self.lease);
+    }
+
+    /// The database failed. Answers whether this is news.
+    fn failed(&mut self) -> bool {
+        self.not_before.take().is_some()
+    }
+}
+
 /// Frees everything that a killed predecessor held: claimed outbox entries are due now, leased deliveries are back in
 /// their queues. Only for a process that is alone on its database, before its worker runs.
 ///
@@ -107,4 +155,28 @@ pub async fn release_all_leases(database: &Database) -> Result<(), DbError> {
         tracing::info!(claims, leases, "took over from a process that was stopped in its work");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_lease_passes_between_the_first_answer_and_the_first_rescue() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut patience = Patience::of(10 * second);
+        assert_eq!(patience.wants(start), Wants::Answer);
+        patience.answered(start + 5 * second);
+        assert_eq!(patience.wants(start + 14 * second), Wants::Wait);
+        patience.answered(start + 14 * second);
+        assert_eq!(patience.wants(start + 15 * second), Wants::Rescue);
+
+        // However long it was away: the lease is counted from its return.
+        assert!(patience.failed());
+        assert!(!patience.failed());
+        assert_eq!(patience.wants(start + 99 * second), Wants::Answer);
+        patience.answered(start + 99 * second);
+        assert_eq!(patience.wants(start + 100 * second), Wants::Wait);
+        assert_eq!(patience.wants(start + 109 * second), Wants::Rescue);
+    }
 }

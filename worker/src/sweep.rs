@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::config::Config;
 use common::db::sweep::{self, Position, SweepLimits};
-use common::db::{Database, DbError, destination_state};
+use common::db::{Database, DbError, destination_state, rule_sets};
 use common::queue::{Doorbell, QueueName};
 use common::states::{DestinationState, Reason};
 use tokio_util::sync::CancellationToken;
@@ -112,7 +112,12 @@ impl Sweeper {
         Ok(swept.requeued)
     }
 
+    /// Ends what waits for a destination that nobody knows. While two rule sets are in use some other worker may know
+    /// it: a rolling deployment is no reason to give anything up.
     async fn end_unknown(&self, destination: &str) -> Result<usize, DbError> {
+        if rule_sets::active(&self.database, crate::duties::ACTIVE_WITHIN).await?.len() > 1 {
+            return Ok(0);
+        }
         let ended = sweep::end_unknown(&self.database, destination, UNKNOWN_GRACE, UNKNOWN_MAX).await?;
         if ended > 0 {
             tracing::error!(

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{Database, DbError};
 
-/// Records that `version`, whose normalised text is `rules`, is in use, and answers which versions were in use within `window`, this one among them.
+/// Records that `version`, whose normalised text is `rules`, is in use, and answers which versions were in use within
+/// `window`, this one among them.
 ///
 /// # Errors
 /// [`DbError`].
@@ -24,6 +25,14 @@ pub async fn record(
     .bind(rules.to_string())
     .execute(database.pool())
     .await?;
+    active(database, window).await
+}
+
+/// The versions that were in use within `window`. More than one: processes disagree, as during a rolling deployment.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn active(database: &Database, window: Duration) -> Result<Vec<String>, DbError> {
     Ok(sqlx::query_scalar(
         "SELECT version FROM claygate.rule_sets WHERE last_seen_at > now() - make_interval(secs => $1) ORDER BY version",
     )
