@@ -15,6 +15,7 @@ use common::db::Database;
 use common::db::intake::Books;
 use common::queue::Doorbell;
 use common::telemetry::Probe;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +99,7 @@ impl Application {
             commit_timeout,
             policy: Box::new(ChangedPolicy::new(config)),
             doorbell,
+            partition_missing: Notify::new(),
         });
         if let Err(error) = shared.health.probe(&shared.settings).await {
             tracing::warn!(error = %commit::health::chain(&error), "Postgres takes no commits yet; callbacks go to the spool");
@@ -131,6 +133,7 @@ impl Application {
         }
         parts.spawn(Drain::new(Arc::clone(&shared), books(&shared, writers)).run(shutdown.clone()));
         parts.spawn(watch(Arc::clone(&shared), shutdown.clone()));
+        parts.spawn(keep_partitions(Arc::clone(&shared), shutdown.clone()));
 
         let mut server = std::pin::pin!(server);
         let mut served = None;
@@ -174,6 +177,10 @@ async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
         () = shared.health.keep_probing(&shared.settings, &shutdown) => {}
         () = probe_disk => {}
     }
+}
+
+async fn keep_partitions(shared: Arc<Shared>, shutdown: CancellationToken) {
+    commit::partitions::keep(&shared, &shutdown).await;
 }
 
 fn report(shared: &Shared) {

@@ -1,7 +1,7 @@
 //! What the intake counts. Every series exists at 0 from the start, for every source and result.
 
 use common::config::Config;
-use common::telemetry::metrics::{ACK_SECONDS, CALLBACKS, KEY_POINTERS_MISSED, SPOOL_ENTRIES};
+use common::telemetry::metrics::{ACK_SECONDS, CALLBACKS, INTAKE_PANICS, KEY_POINTERS_MISSED, SPOOL_ENTRIES};
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use crate::http::problem::Problem;
@@ -10,6 +10,7 @@ use crate::http::problem::Problem;
 pub fn register(config: &Config) {
     config.sources.keys().for_each(|source| Outcomes::of(source).put_at_zero());
     gauge!(SPOOL_ENTRIES).increment(0.0);
+    counter!(INTAKE_PANICS).increment(0);
 }
 
 /// The counters of one source.

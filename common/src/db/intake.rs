@@ -286,6 +286,14 @@ impl IntakeConnection {
         partitions::ensure_between(&mut self.connection, moment, moment).await
     }
 
+    /// Makes the partitions of the weeks around now, where they are missing.
+    ///
+    /// # Errors
+    /// [`DbError`]; the call can be repeated.
+    pub async fn ensure_partitions(&mut self) -> Result<(), DbError> {
+        partitions::ensure(&mut self.connection).await
+    }
+
     /// Says goodbye to the server.
     pub async fn close(self) {
         if let Err(error) = self.connection.close().await {

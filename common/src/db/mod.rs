@@ -60,6 +60,14 @@ impl DbError {
         let error = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
         Self::Unavailable(sqlx::Error::Io(error))
     }
+
+    /// Whether a row found no partition for its time (23514 without a constraint): [`partitions::ensure`] helps.
+    pub fn is_missing_partition(&self) -> bool {
+        match self {
+            Self::Unavailable(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code == "23514"),
+            _ => false,
+        }
+    }
 }
 
 impl From<sqlx::Error> for DbError {

@@ -19,6 +19,8 @@ pub const OUTBOX_ENTRIES: &str = "claygate_outbox_entries";
 pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "claygate_outbox_oldest_age_seconds";
 /// Callbacks in this process's spool.
 pub const SPOOL_ENTRIES: &str = "claygate_spool_entries";
+/// Defects that the intake survived.
+pub const INTAKE_PANICS: &str = "claygate_intake_panics_total";
 /// Deliveries by destination and how they ended.
 pub const DELIVERIES: &str = "claygate_deliveries_total";
 /// Duration of one attempt.
@@ -99,6 +101,7 @@ fn describe() {
     describe_gauge!(OUTBOX_ENTRIES, "Outbox entries, waiting and scheduled.");
     describe_gauge!(OUTBOX_OLDEST_AGE_SECONDS, Unit::Seconds, "Age of the oldest due entry of a queue that runs.");
     describe_gauge!(SPOOL_ENTRIES, "Callbacks in this process's spool.");
+    describe_counter!(INTAKE_PANICS, "Defects that the intake survived; each is logged.");
     describe_counter!(DELIVERIES, "Deliveries by destination and how they ended.");
     describe_histogram!(ATTEMPT_SECONDS, Unit::Seconds, "Duration of one attempt.");
     describe_counter!(RETRIES, "Retries scheduled, by destination and class.");

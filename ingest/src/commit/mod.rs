@@ -7,6 +7,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod health;
+pub(crate) mod partitions;
 pub(crate) mod queue;
 pub(crate) mod session;
 pub(crate) mod settle;

@@ -1,12 +1,17 @@
 //! A writer: takes what waits, commits it, answers everyone. What cannot be committed goes to the spool.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::db::intake::Books;
 use common::db::{ConnectSettings, DbError};
 use common::queue::{Doorbell, QueueName};
+use common::telemetry::metrics::INTAKE_PANICS;
+use futures_util::FutureExt;
+use metrics::counter;
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
 use super::clock::DatabaseClock;
 use super::health::{DatabaseHealth, chain};
@@ -26,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) commit_timeout: Duration,
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) doorbell: Doorbell,
+    /// Rings when a commit found no partition for its time.
+    pub(crate) partition_missing: Notify,
 }
 
 /// One writer with its connection.
@@ -40,11 +47,16 @@ impl Writer {
         Self { shared, books, session: None }
     }
 
-    /// Works until the queue is closed and empty.
+    /// Works until the queue is closed and empty. A panic costs the batch it happened in, whose senders are asked to
+    /// come again, and the connection.
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         while let Some(batch) = shared.queue.take().await {
-            self.work_off(batch).await;
+            if AssertUnwindSafe(self.work_off(batch)).catch_unwind().await.is_err() {
+                self.session = None;
+                counter!(INTAKE_PANICS).increment(1);
+                tracing::error!(writer = self.books.writer, "a writer panicked; it goes on with the next batch");
+            }
         }
         if let Some(session) = self.session.take() {
             session.close().await;
@@ -61,6 +73,9 @@ impl Writer {
         let mut outcomes = vec![None; entries.len()];
         if let Err(error) = self.commit(&entries, &mut outcomes).await {
             self.session = None;
+            if error.is_missing_partition() {
+                self.shared.partition_missing.notify_one();
+            }
             self.shared.health.went_down(&error);
         }
         if outcomes.contains(&None) {
@@ -119,6 +134,78 @@ impl Writer {
                 Entry::Callback(incoming) => Outcome::Spooled { id: incoming.id, at },
                 Entry::Unusable(unusable) => Outcome::Quarantined { id: unusable.id, problem: unusable.problem },
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use common::config::Changed;
+    use common::db::intake::Incoming;
+    use common::idempotency::{IdempotencyKey, KeyKind};
+    use common::ids::CallbackId;
+    use testkit::postgres::TestDatabase;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::http::admission::Admission;
+
+    struct Panics;
+
+    impl Policy for Panics {
+        fn changed(&self, _source: &str) -> Changed {
+            panic!("a defect")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_batch() {
+        let test = TestDatabase::create().await;
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared {
+            queue: Queue::default(),
+            health: DatabaseHealth::new(),
+            clock: DatabaseClock::default(),
+            spool: Spool::open(dir.path(), 1 << 20, Duration::from_secs(10)).unwrap(),
+            settings: test.settings(),
+            commit_timeout: Duration::from_secs(10),
+            policy: Box::new(Panics),
+            doorbell: Doorbell::new(),
+            partition_missing: Notify::new(),
+        });
+        shared.health.probe(&shared.settings).await.unwrap();
+        let writing = tokio::spawn(Writer::new(Arc::clone(&shared), books()).run());
+        let admission = Admission::new(10, 1_000);
+        let send = async |key: u8, digest: u8| {
+            let (answer, outcome) = oneshot::channel();
+            let entry = Entry::Callback(callback(key, digest));
+            shared.queue.push(Job { entry, answer, permit: admission.admit(2).unwrap() });
+            outcome.await.ok()
+        };
+        assert!(matches!(send(1, 1).await, Some(Outcome::Accepted { .. })));
+        assert_eq!(send(1, 2).await, None, "the policy is asked about changed data");
+        assert!(matches!(send(2, 1).await, Some(Outcome::Accepted { .. })));
+        shared.queue.close();
+        writing.await.unwrap();
+    }
+
+    fn books() -> Books {
+        Books { instance: "test".into(), writer: 0 }
+    }
+
+    fn callback(key: u8, digest: u8) -> Incoming {
+        Incoming {
+            id: CallbackId::new(),
+            source: "clay".into(),
+            key: IdempotencyKey { hash: [key; 32], kind: KeyKind::Header },
+            digest: [digest; 32],
+            row_id: None,
+            skip: None,
+            body: "{}".into(),
+            headers: "[]".to_owned(),
+            received_at: None,
         }
     }
 }

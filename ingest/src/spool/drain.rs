@@ -7,12 +7,16 @@
 //! Every failure in a row doubles the pause after it.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::db::DbError;
 use common::db::intake::Books;
 use common::queue::QueueName;
+use common::telemetry::metrics::INTAKE_PANICS;
+use futures_util::FutureExt;
+use metrics::counter;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -81,11 +85,15 @@ impl Drain {
     }
 
     async fn drain_or_pause(&mut self) {
-        let Err(error) = self.drain_oldest().await else {
+        let drained = AssertUnwindSafe(self.drain_oldest()).catch_unwind().await;
+        let Err(error) = drained.unwrap_or(Err(DrainError::Panicked)) else {
             self.pause = PAUSE_AFTER_FAILURE;
             return;
         };
         self.session = None;
+        if matches!(error, DrainError::Panicked) {
+            counter!(INTAKE_PANICS).increment(1);
+        }
         match &error {
             DrainError::Database(error @ DbError::Unavailable(_)) => self.shared.health.went_down(error),
             // Senders may still be served: this is about what is in the spool.
@@ -160,6 +168,8 @@ enum DrainError {
     Disk(#[from] std::io::Error),
     #[error("it counts entries that no segment holds")]
     Missing,
+    #[error("a defect: it panicked")]
+    Panicked,
 }
 
 fn received_at(entry: &Entry) -> Option<OffsetDateTime> {

@@ -6,6 +6,7 @@ mod gateway;
 mod idempotency;
 mod metrics;
 mod outage;
+mod partitions;
 mod problems;
 mod process;
 mod release;
