@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::db::{Database, DbError, partitions, rule_sets};
 use common::rules::RuleSet;
+use common::telemetry::logs::chain;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
@@ -25,7 +26,7 @@ pub async fn announce_rules(database: Database, rules: Arc<RuleSet>, health: Hea
         let pause = match announce_once(&database, &rules, &health).await {
             Ok(()) => ANNOUNCE_EVERY,
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the rules in use could not be recorded");
+                tracing::debug!(error = %chain(&error), "the rules in use could not be recorded");
                 AGAIN_AFTER
             }
         };
@@ -55,7 +56,7 @@ pub async fn make_partitions(database: Database, shutdown: CancellationToken) {
         let pause = match partitions::ensure_now(&database).await {
             Ok(()) => PARTITIONS_EVERY,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "partitions could not be made");
+                tracing::warn!(error = %chain(&error), "partitions could not be made");
                 AGAIN_AFTER
             }
         };

@@ -13,6 +13,7 @@ use common::config::Config;
 use common::db::{Database, DbError, released};
 use common::ids::DeliveryId;
 use common::queue::{Doorbell, Message, Queue, QueueError, QueueName};
+use common::telemetry::logs::chain;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Beat;
@@ -55,7 +56,7 @@ impl Releaser {
                 () = shutdown.cancelled() => return,
                 failed = self.consume(queue.as_ref(), &beat) => failed,
             };
-            tracing::warn!(error = &failed as &dyn std::error::Error, "consuming released cool-downs was interrupted");
+            tracing::warn!(error = %chain(&failed), "consuming released cool-downs was interrupted");
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}

@@ -16,6 +16,7 @@ use common::config::Config;
 use common::db::{Database, DbError, rescue};
 use common::queue::{Doorbell, QueueName};
 use common::states::Reason;
+use common::telemetry::logs::chain;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +60,7 @@ impl Rescuer {
                 Ok(()) => patience.answered(Instant::now()),
                 Err(error) => {
                     let again = matches!(error, DbError::Unavailable(_)) && !patience.failed();
-                    let error = &error as &dyn std::error::Error;
+                    let error = chain(&error);
                     if again {
                         tracing::debug!(error, "looking for expired leases failed again");
                     } else {

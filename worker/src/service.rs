@@ -12,7 +12,8 @@ use common::config::{Config, Environment, Locations, Role};
 use common::db::{ConnectSettings, Database, Migrated, migrate};
 use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
 use common::queue::{BacklogWatch, Doorbell};
-use common::telemetry::{Probe, logs, metrics};
+use common::telemetry::logs::{self, chain};
+use common::telemetry::{Probe, metrics};
 use console::AdminServer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -121,7 +122,7 @@ async fn migrate_when_possible(settings: &ConnectSettings, shutdown: &Cancellati
                 return;
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::warn!(error, "the schema is not current yet; trying again");
             }
         }

@@ -16,6 +16,7 @@ use common::db::sweep::{self, Position, SweepLimits};
 use common::db::{Database, DbError, destination_state, rule_sets};
 use common::queue::{Doorbell, QueueName};
 use common::states::{DestinationState, Reason};
+use common::telemetry::logs::chain;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Beat;
@@ -62,7 +63,7 @@ impl Sweeper {
             }
             beat.beat();
             if let Err(error) = self.sweep_once().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a sweep was cut short");
+                tracing::warn!(error = %chain(&error), "a sweep was cut short");
             }
         }
     }

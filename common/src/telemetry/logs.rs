@@ -29,3 +29,36 @@ pub fn init(filter: &str) -> Result<(), LogFilterProblem> {
     };
     Ok(())
 }
+
+/// An error and its causes, for one line of a log; a cause that its effect already tells is left out.
+///
+/// Not for [`crate::db::DbError::Refused`], whose causes may quote a row.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::chain;
+    use crate::db::DbError;
+
+    #[test]
+    fn a_line_tells_every_cause_once() {
+        let inner = std::io::Error::other("connection refused");
+        let error = DbError::from(sqlx::Error::Io(inner));
+        let told = chain(&error);
+        assert!(told.starts_with("the database is not available: "), "{told}");
+        assert_eq!(told.matches("connection refused").count(), 1, "{told}");
+    }
+}

@@ -11,6 +11,7 @@ use std::time::Duration;
 use common::db::DbError;
 use common::ids::CallbackId;
 use common::queue::{BATCH_MAX, Consumer, Message, Queue, QueueError, QueueName, Receipt};
+use common::telemetry::logs::chain;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,7 +26,7 @@ pub async fn run(router: Router, queue: Arc<dyn Queue>, beat: Beat, shutdown: Ca
     let mut pause = PAUSE_MIN;
     while !shutdown.is_cancelled() {
         let Err(error) = consume(&router, queue.as_ref(), &beat, &shutdown, &mut pause).await else { return };
-        tracing::warn!(error = &error as &dyn std::error::Error, "consuming callbacks was interrupted");
+        tracing::warn!(error = %chain(&error), "consuming callbacks was interrupted");
         wait(&shutdown, &mut pause).await;
     }
 }
@@ -64,11 +65,11 @@ async fn work_off(
     let ids: Vec<CallbackId> = fresh.into_iter().flat_map(|message| message.refs).map(CallbackId).collect();
     if !ids.is_empty() {
         let routed = insist(beat, shutdown, || router.route_batch(&ids)).await.is_some();
-        settle(consumer, &receipts, routed).await?;
+        settle(consumer, &receipts, routed, shutdown).await?;
     }
     for message in again {
         let routed = work_off_again(router, &message.refs, beat, shutdown).await;
-        settle(consumer, &[message.receipt], routed).await?;
+        settle(consumer, &[message.receipt], routed, shutdown).await?;
     }
     Ok(())
 }
@@ -87,10 +88,17 @@ async fn work_off_again(router: &Router, refs: &[Uuid], beat: &Beat, shutdown: &
     done
 }
 
-async fn settle(consumer: &mut dyn Consumer, receipts: &[Receipt], routed: bool) -> Result<(), QueueError> {
+/// Acknowledges what was routed. What was not is given back when the process stops; else its claim has to run out: what
+/// fails for the program's own fault would come again at once, and be counted as poison within a second.
+async fn settle(
+    consumer: &mut dyn Consumer,
+    receipts: &[Receipt],
+    routed: bool,
+    shutdown: &CancellationToken,
+) -> Result<(), QueueError> {
     if routed {
         consumer.ack(receipts).await?;
-    } else {
+    } else if shutdown.is_cancelled() {
         consumer.release(receipts).await?;
     }
     Ok(())
@@ -109,14 +117,14 @@ where
                 return Some(done);
             }
             Err(error @ DbError::Unavailable(_)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "routing waits for the database");
+                tracing::warn!(error = %chain(&error), "routing waits for the database");
                 wait(shutdown, &mut pause).await;
                 if shutdown.is_cancelled() {
                     return None;
                 }
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "a batch could not be routed");
+                tracing::error!(error = %chain(&error), "a batch could not be routed");
                 wait(shutdown, &mut pause).await;
                 return None;
             }
