@@ -6,6 +6,7 @@ mod demo;
 mod first_lead;
 mod help;
 mod lifecycle;
+mod marker;
 mod metrics;
 mod sender;
 mod site;

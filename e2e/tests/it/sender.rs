@@ -34,11 +34,17 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
+    /// With the secret that `up` made.
     pub(crate) fn new(site: &Site, up: &Up) -> Self {
+        Self::to(up, &site.secret("clay"))
+    }
+
+    /// With this secret.
+    pub(crate) fn to(up: &Up, secret: &str) -> Self {
         Self {
             client: testkit::http::client(),
             port: Arc::new(AtomicU16::new(up.port)),
-            secret: site.secret("clay"),
+            secret: secret.to_owned(),
             answered: Arc::default(),
         }
     }
