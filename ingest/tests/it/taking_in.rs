@@ -87,19 +87,28 @@ async fn routine_webhooks_and_test_events_are_recorded_only() {
 
 #[tokio::test]
 async fn a_client_that_disconnects_cancels_nothing() {
-    let (site, gateway) = Site::with(CLAY).await;
+    let limits = "[ingest]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n[ingest.limits]\nin_flight = 6\n";
+    let (site, gateway) = Site::with(&format!("{limits}{CLAY}")).await;
     let mut holder = site.connect().await;
     holder.execute("BEGIN; LOCK TABLE claygate.callbacks IN EXCLUSIVE MODE").await.unwrap();
-    let body = r#"{"email":"gone@example.com"}"#;
-    let request = format!(
-        "POST {PATH} HTTP/1.1\r\nHost: localhost\r\nX-Clay-Signature: {SECRET}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let stream = gateway.connect(request).await;
-    wait_until("the commit to wait for the lock", LIMIT, || async { waiting_for_locks(&site).await == 1 }).await;
-    drop(stream);
+    let mut clients = Vec::new();
+    for n in 0..6 {
+        let body = format!(r#"{{"n":{n}}}"#);
+        let request = format!(
+            "POST {PATH} HTTP/1.1\r\nHost: localhost\r\nX-Clay-Signature: {SECRET}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        clients.push(gateway.connect(request).await);
+    }
+    // Some are being committed then, the others wait for a writer.
+    wait_until("both writers to wait for the lock", LIMIT, || async { waiting_for_locks(&site).await == 2 }).await;
+    wait_until("all six to be taken in", LIMIT, || async { gateway.post(r#"{"n":6}"#).await.status == 429 }).await;
+    for client in clients {
+        // A reset, not a farewell.
+        client.set_zero_linger().unwrap();
+    }
     holder.execute("COMMIT").await.unwrap();
-    wait_until("the callback to be stored", LIMIT, || async { site.count("callbacks").await == 1 }).await;
+    wait_until("every callback to be stored", LIMIT, || async { site.count("callbacks").await == 6 }).await;
     gateway.stop(&site).await;
 }
 
@@ -152,6 +161,14 @@ async fn a_row_that_postgres_refuses_does_not_fail_its_neighbours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_with_overlapping_keys_never_deadlock() {
     let (site, gateway) = Site::with(CLAY).await;
+    // Rows that take their time make the batches large and let them overlap.
+    site.execute(
+        "CREATE FUNCTION claygate.test_slow() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$; \
+         CREATE TRIGGER test_slow BEFORE INSERT ON claygate.callbacks \
+         FOR EACH ROW EXECUTE FUNCTION claygate.test_slow()",
+    )
+    .await;
     let mut answers = JoinSet::new();
     for n in 0..600 {
         // Every writer meets the same keys in another order.
