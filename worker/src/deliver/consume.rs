@@ -74,6 +74,13 @@ pub(super) async fn run(work: Arc<LaneWork>, queue: Arc<dyn Queue>, beat: Beat, 
     }
 }
 
+/// What could not start, and how long it should be put off.
+#[derive(Default)]
+struct Rest {
+    ids: Vec<DeliveryId>,
+    wait: Duration,
+}
+
 struct Intake {
     work: Arc<LaneWork>,
     beat: Beat,
@@ -136,23 +143,29 @@ impl Intake {
         let receipts: Vec<_> = fresh.iter().map(|message| message.receipt).collect();
         let ids: Vec<DeliveryId> = fresh.into_iter().flat_map(|message| message.refs).map(DeliveryId).collect();
         if !ids.is_empty() {
-            self.start(ids).await?;
+            let rest = self.start(ids, Instant::now() + START_WITHIN).await?;
+            self.put_back(rest).await?;
             consumer.ack(&receipts).await?;
         }
         for message in again {
+            let deadline = Instant::now() + START_WITHIN;
+            let mut rest = Rest::default();
             for id in message.refs {
-                self.start_redelivered(DeliveryId(id)).await?;
+                let left = self.start_redelivered(DeliveryId(id), deadline).await?;
+                rest.wait = rest.wait.max(left.wait);
+                rest.ids.extend(left.ids);
             }
+            self.put_back(rest).await?;
             consumer.ack(&[message.receipt]).await?;
         }
         Ok(())
     }
 
     /// A message comes again when its holder died or its lease ran out: the claim is counted before the work.
-    async fn start_redelivered(&mut self, id: DeliveryId) -> Result<(), Interrupted> {
+    async fn start_redelivered(&mut self, id: DeliveryId, deadline: Instant) -> Result<Rest, DbError> {
         match deliveries::count_claim(&self.work.database, id).await? {
-            None => Ok(()),
-            Some(claims) if claims <= CLAIMS_MAX => self.start(vec![id]).await,
+            None => Ok(Rest::default()),
+            Some(claims) if claims <= CLAIMS_MAX => self.start(vec![id], deadline).await,
             Some(_) => {
                 let given_up = deliveries::give_up(&self.work.database, id, Reason::Poison).await?;
                 if given_up.ended {
@@ -162,26 +175,29 @@ impl Intake {
                 if given_up.released {
                     self.work.doorbell.ring(&QueueName::released());
                 }
-                Ok(())
+                Ok(Rest::default())
             }
         }
     }
 
-    /// Starts what can start within [`START_WITHIN`] and puts the rest back.
-    async fn start(&mut self, ids: Vec<DeliveryId>) -> Result<(), Interrupted> {
-        let mut ids = VecDeque::from(ids);
-        let put_off = self.start_some(&mut ids).await;
-        let rest: Vec<DeliveryId> = ids.into();
-        if !rest.is_empty() {
-            let wait = put_off.as_ref().map_or(Duration::ZERO, |wait| (*wait).min(PUT_OFF_MAX));
-            deliveries::put_back(&self.work.database, &self.work.name, &rest, wait).await?;
+    /// Puts back what could not start, just before its message is acknowledged: a message that is not acknowledged
+    /// comes again as a whole, and entries written beside it would come twice.
+    async fn put_back(&self, rest: Rest) -> Result<(), DbError> {
+        if rest.ids.is_empty() {
+            return Ok(());
         }
-        put_off.map(|_| ()).map_err(Interrupted::from)
+        deliveries::put_back(&self.work.database, &self.work.name, &rest.ids, rest.wait.min(PUT_OFF_MAX)).await
+    }
+
+    /// Starts what can start until `deadline`, and answers the rest.
+    async fn start(&mut self, ids: Vec<DeliveryId>, deadline: Instant) -> Result<Rest, DbError> {
+        let mut ids = VecDeque::from(ids);
+        let wait = self.start_some(&mut ids, deadline).await?;
+        Ok(Rest { ids: ids.into(), wait })
     }
 
     /// Takes from `ids` what was started or needs no start. Answers how long the rest should be put off.
-    async fn start_some(&mut self, ids: &mut VecDeque<DeliveryId>) -> Result<Duration, DbError> {
-        let deadline = Instant::now() + START_WITHIN;
+    async fn start_some(&mut self, ids: &mut VecDeque<DeliveryId>, deadline: Instant) -> Result<Duration, DbError> {
         while !ids.is_empty() && !self.shutdown.is_cancelled() {
             self.beat.beat();
             let now = Instant::now();
