@@ -185,6 +185,8 @@ CREATE TABLE claygate.attempts (
     error       text,
     response    bytea,
     owned       boolean     NOT NULL,
+    -- The lease it was made under: one attempt per lease, so a commit in doubt can be looked up.
+    lease_token uuid,
     CONSTRAINT attempts_pkey PRIMARY KEY (delivery_id, number, started_at),
     CONSTRAINT attempts_class_known
         CHECK (class IN ('delivered', 'transient', 'throttled', 'permanent', 'unauthorized', 'gone', 'poison')),

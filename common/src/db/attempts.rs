@@ -70,28 +70,40 @@ pub struct Attempt {
 pub struct AttemptWriter {
     settings: ConnectSettings,
     connection: Option<PgConnection>,
+    /// Whether the last commit went through is not known.
+    in_doubt: bool,
 }
 
 impl AttemptWriter {
     /// One that connects when it is first used.
     pub fn new(settings: ConnectSettings) -> Self {
-        Self { settings, connection: None }
+        Self { settings, connection: None, in_doubt: false }
     }
 
     /// [`record`], within `limit`. After a failure that is not the rows' own the connection is dialled anew.
     ///
     /// # Errors
     /// As [`record`]; [`DbError::Unavailable`] also when `limit` is over. Whether that commit went through is not
-    /// known then; recording again is harmless, since the lease is gone if it did.
+    /// known then; the next call looks, and answers for what is recorded already as that commit would have.
     pub async fn record(&mut self, attempts: &[Attempt], limit: Duration) -> Result<Vec<Recorded>, DbError> {
         // Taken out, so that a cancelled or broken statement never meets the next one.
         let taken = self.connection.take();
+        let in_doubt = std::mem::replace(&mut self.in_doubt, true);
         let writing = async {
             let mut connection = match taken {
                 Some(connection) => connection,
                 None => self.settings.connect_directly().await.map_err(away)?,
             };
-            let written = record(&mut connection, attempts).await;
+            let written = if in_doubt {
+                record_again(&mut connection, attempts).await
+            } else {
+                record(&mut connection, attempts).await
+            };
+            self.in_doubt = match &written {
+                Ok(_) => false,
+                Err(DbError::Unavailable(_) | DbError::Other(_)) => true,
+                Err(DbError::Collision(_) | DbError::Refused { .. }) => in_doubt,
+            };
             if !matches!(written, Err(DbError::Unavailable(_) | DbError::Other(_))) {
                 self.connection = Some(connection);
             }
@@ -151,6 +163,39 @@ pub async fn record(connection: &mut PgConnection, attempts: &[Attempt]) -> Resu
     Ok(recorded)
 }
 
+/// [`record`] after one whose commit may have gone through: what it recorded is left as it is, and answered for.
+///
+/// # Errors
+/// As [`record`].
+///
+/// # Cancel safety
+/// As [`record`].
+pub async fn record_again(connection: &mut PgConnection, attempts: &[Attempt]) -> Result<Vec<Recorded>, DbError> {
+    let mut transaction = connection.begin().await?;
+    // Waits for the doubtful transaction, should it still be running.
+    sqlx::query("SELECT FROM claygate.deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE")
+        .bind(attempts.iter().map(|a| a.delivery.0).collect::<Vec<_>>())
+        .execute(&mut *transaction)
+        .await?;
+    let rows = sqlx::query(
+        "SELECT a.delivery_id AS id, a.number, a.owned, now() AS at, false AS released
+         FROM unnest($1::uuid[], $2::uuid[]) AS i (id, token)
+         JOIN claygate.attempts AS a ON a.delivery_id = i.id AND a.lease_token = i.token",
+    )
+    .bind(attempts.iter().map(|a| a.delivery.0).collect::<Vec<_>>())
+    .bind(attempts.iter().map(|a| a.token).collect::<Vec<_>>())
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut known = rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
+    let missing: Vec<Attempt> =
+        attempts.iter().filter(|a| known.iter().all(|one| one.delivery != a.delivery)).cloned().collect();
+    if !missing.is_empty() {
+        known.extend(record(&mut transaction, &missing).await?);
+    }
+    transaction.commit().await?;
+    Ok(known)
+}
+
 fn hold_of(attempt: &Attempt) -> Option<(&str, DestinationState, &str)> {
     match &attempt.verdict {
         Verdict::Again { hold: Some(state), .. } => {
@@ -188,9 +233,9 @@ async fn write(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<Vec
              RETURNING d.id, d.attempts AS number, held.owned, d.state, d.next_attempt_at, i.queue
          ), tried AS (
              INSERT INTO claygate.attempts (delivery_id, number, started_at, duration_ms, step, class, status, error,
-                 response, owned)
+                 response, owned, lease_token)
              SELECT id, number, now() - make_interval(secs => age), duration_ms, step, class, status, error, response,
-                 owned
+                 owned, token
              FROM changed JOIN input USING (id)
          ), again AS (
              INSERT INTO claygate.outbox (queue, refs, due_at)

@@ -4,6 +4,7 @@
 mod application;
 mod deliver_lanes;
 mod deliver_outcomes;
+mod deliver_records;
 mod deliver_rig;
 mod requests;
 mod route_rig;

@@ -1,0 +1,46 @@
+//! What the records of attempts promise when commits are in doubt.
+
+use std::time::Duration;
+
+use common::db::attempts::{self, Attempt, Verdict};
+use common::db::deliveries;
+use common::states::Class;
+use uuid::Uuid;
+
+use crate::deliver_rig::Rig;
+
+#[tokio::test]
+async fn a_commit_in_doubt_is_not_recorded_twice() {
+    let rig = Rig::start("[destinations.crm]\nkind = \"log\"").await;
+    let (committed, lost) = (rig.insert("crm").await, rig.insert("crm").await);
+    let token = Uuid::now_v7();
+    let lease = Duration::from_secs(30);
+    let leased = deliveries::lease(&rig.database(), "crm", &[committed, lost], token, lease).await.unwrap();
+    assert_eq!(leased.len(), 2);
+    let attempt = |delivery| Attempt {
+        delivery,
+        destination: "crm".to_owned(),
+        token,
+        verdict: Verdict::Delivered,
+        class: Class::Delivered,
+        status: Some(200),
+        error: None,
+        response: Vec::new(),
+        step: 0,
+        captured: None,
+        duration: Duration::ZERO,
+        age: Duration::ZERO,
+    };
+    let mut connection = rig.test.pool().acquire().await.unwrap();
+    let first = attempts::record(&mut connection, &[attempt(committed)]).await.unwrap();
+
+    let both = [attempt(committed), attempt(lost)];
+    let mut again = attempts::record_again(&mut connection, &both).await.unwrap();
+    again.sort_by_key(|one| one.delivery);
+    assert_eq!((again[0].delivery, again[0].number, again[0].owned), (committed, 1, first[0].owned));
+    assert_eq!((again[1].delivery, again[1].number, again[1].owned), (lost, 1, true));
+    for id in [committed, lost] {
+        let row = rig.row(id).await;
+        assert_eq!((row.state.as_str(), row.attempts, rig.attempts(id).await.len()), ("delivered", 1, 1));
+    }
+}
