@@ -102,7 +102,7 @@ impl Application {
             partition_missing: Notify::new(),
         });
         if let Err(error) = shared.health.probe(&shared.settings).await {
-            tracing::warn!(error = %commit::health::chain(&error), "Postgres takes no commits yet; callbacks go to the spool");
+            shared.health.announce_down(&error);
         }
         let (server, port) = listen(config, &shared)?;
         // The configuration allows far fewer.

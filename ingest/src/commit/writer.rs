@@ -76,7 +76,10 @@ impl Writer {
             if error.is_missing_partition() {
                 self.shared.partition_missing.notify_one();
             }
-            self.shared.health.went_down(&error);
+            // What collided or was refused is this batch's own trouble: it goes to the spool, the rest goes on.
+            if matches!(error, DbError::Unavailable(_) | DbError::Other(_)) {
+                self.shared.health.went_down(&error);
+            }
         }
         if outcomes.contains(&None) {
             self.spool(entries, &mut outcomes).await;
