@@ -1,18 +1,25 @@
 //! `claygate events`: what came in, one callback's whole story, and sending it again.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
+use common::config::Role;
 use common::db::events::{self, Event, EventFilter, Found};
-use common::db::{Database, replay};
+use common::db::{Database, quarantine, replay};
 use common::ids::CallbackId;
-use serde_json::Value;
+use ingest::release::Released;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::plan::{self, Confirmation};
 use super::since::Since;
 use crate::globals::Globals;
+
+/// A state of its own in `list`: what is there is no callback yet.
+const QUARANTINED: &str = "quarantined";
 
 /// List callbacks, show one's whole story, route one again.
 #[derive(Args)]
@@ -36,8 +43,8 @@ struct List {
     /// Only of this source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Only in this state.
-    #[arg(long, value_parser = ["received", "routed", "skipped", "dead"])]
+    /// Only in this state; `quarantined` lists bodies that could not be taken as callbacks.
+    #[arg(long, value_parser = ["received", "routed", "skipped", "dead", QUARANTINED])]
     state: Option<String>,
     /// Only what came in since then: 90m, 24h, 7d, or a moment like 2030-01-31T00:00:00Z.
     #[arg(long, value_name = "WHEN")]
@@ -72,11 +79,15 @@ struct Show {
 /// Route a callback once more, under the rules of now.
 ///
 /// Shows where it went before and asks. What was delivered then is sent again: cool-downs do not hold back a replay.
+/// A body in quarantine is taken in as a callback, repaired by --body where it was malformed.
 #[derive(Args)]
 #[command(after_help = "Example:\n  claygate events replay 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --yes")]
 struct Replay {
-    /// The callback's id.
+    /// The callback's id, or that of a quarantined body.
     id: Uuid,
+    /// For a quarantined body: the repaired one.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
     #[command(flatten)]
     confirmation: Confirmation,
 }
@@ -87,7 +98,7 @@ impl Events {
         let done = match self.action {
             Action::List(list) => list.run(open.database()).await,
             Action::Show(show) => show.run(open.database()).await,
-            Action::Replay(replay) => replay.run(open.database()).await,
+            Action::Replay(replay) => replay.run(globals, open.database()).await,
         };
         open.close().await?;
         done
@@ -96,6 +107,9 @@ impl Events {
 
 impl List {
     async fn run(self, database: &Database) -> anyhow::Result<ExitCode> {
+        if self.state.as_deref() == Some(QUARANTINED) {
+            return self.run_quarantined(database).await;
+        }
         let filter = EventFilter {
             source: self.source,
             state: self.state,
@@ -111,6 +125,36 @@ impl List {
             println!("No callbacks.");
         }
         page.iter().for_each(print_line);
+        if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
+            println!("\nMore: --before {}", last.id);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl List {
+    async fn run_quarantined(self, database: &Database) -> anyhow::Result<ExitCode> {
+        let since = self.since.map(|since| since.0);
+        let page = quarantine::list(database, self.source.as_deref(), since, self.before, self.limit).await?;
+        if self.json {
+            super::print_json(&page)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if page.is_empty() {
+            println!("Nothing is in quarantine.");
+        }
+        for held in &page {
+            let released = held.callback_id.map(|id| format!(", released as {id}")).unwrap_or_default();
+            println!(
+                "{}  {}  {:<12} {:<10} seen {}x  {}{released}",
+                held.id,
+                super::since::shown(held.received_at),
+                held.source,
+                held.problem,
+                held.seen,
+                held.detail
+            );
+        }
         if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
             println!("\nMore: --before {}", last.id);
         }
@@ -137,7 +181,11 @@ fn print_line(event: &Event) {
 
 impl Show {
     async fn run(self, database: &Database) -> anyhow::Result<ExitCode> {
-        let id = find(database, self.id).await?;
+        let id = match events::resolve(database, self.id).await? {
+            Some(Found::Callback(callback)) => callback,
+            Some(Found::Quarantined(id)) => return self.show_quarantined(database, CallbackId(id)).await,
+            None => anyhow::bail!("there is no callback {}", self.id),
+        };
         if self.raw {
             let Some(body) = events::body(database, id).await? else {
                 anyhow::bail!("the body of {id} has expired");
@@ -157,14 +205,33 @@ impl Show {
     }
 }
 
-/// The callback that an id stands for.
-async fn find(database: &Database, id: Uuid) -> anyhow::Result<CallbackId> {
-    match events::resolve(database, id).await? {
-        Some(Found::Callback(callback)) => Ok(callback),
-        Some(Found::Quarantined(id)) => {
-            anyhow::bail!("{id} is in quarantine: its body could not be taken as a callback")
+impl Show {
+    async fn show_quarantined(&self, database: &Database, id: CallbackId) -> anyhow::Result<ExitCode> {
+        let Some(held) = quarantine::load(database, id).await? else { anyhow::bail!("there is no callback {id}") };
+        if self.raw {
+            std::io::stdout().write_all(&held.body)?;
+            return Ok(ExitCode::SUCCESS);
         }
-        None => anyhow::bail!("there is no callback {id}"),
+        let story = json!({ "quarantined": {
+            "id": held.id,
+            "source": held.source,
+            "problem": held.problem,
+            "detail": held.detail,
+            "received_at": super::since::shown(held.received_at),
+            "seen": held.seen,
+            "callback_id": held.callback_id,
+        } });
+        if self.json {
+            super::print_json(&story)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("quarantined");
+        print_fields(&story["quarantined"], 2);
+        println!(
+            "\nTo repair it: claygate events show {id} --raw > body.json, mend the file, then\n\
+             claygate events replay {id} --body body.json"
+        );
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -232,8 +299,18 @@ fn text(value: &Value) -> String {
 }
 
 impl Replay {
-    async fn run(self, database: &Database) -> anyhow::Result<ExitCode> {
-        let id = find(database, self.id).await?;
+    async fn run(self, globals: &Globals, database: &Database) -> anyhow::Result<ExitCode> {
+        match events::resolve(database, self.id).await? {
+            Some(Found::Callback(_)) if self.body.is_some() => {
+                anyhow::bail!("--body is for quarantined bodies; a callback keeps the body that it came with")
+            }
+            Some(Found::Callback(id)) => self.route_again(database, id).await,
+            Some(Found::Quarantined(id)) => self.release(globals, database, CallbackId(id)).await,
+            None => anyhow::bail!("there is no callback {}", self.id),
+        }
+    }
+
+    async fn route_again(&self, database: &Database, id: CallbackId) -> anyhow::Result<ExitCode> {
         let before = replay::last_routing(database, id).await?;
         println!("Callback {id} is routed again under the rules of now. Before, it went to:");
         plan::print(&before);
@@ -242,6 +319,27 @@ impl Replay {
         }
         replay::replay_callback(database, id).await?;
         println!("Queued. `claygate events show {id}` tells what became of it.");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn release(&self, globals: &Globals, database: &Database, id: CallbackId) -> anyhow::Result<ExitCode> {
+        let body = match &self.body {
+            Some(file) => std::fs::read(file).with_context(|| format!("reading {}", file.display()))?,
+            None => match quarantine::load(database, id).await? {
+                Some(held) => held.body,
+                None => anyhow::bail!("there is no callback {id}"),
+            },
+        };
+        println!("The quarantined body {id} is taken in as a callback, and routed under the rules of now.");
+        if let Some(refused) = self.confirmation.ask()? {
+            return Ok(refused);
+        }
+        let config = globals.load(Role::Sender)?;
+        match ingest::release::release(&config, database, id, body.into()).await? {
+            Released::Accepted(callback) => println!("Taken in as callback {callback}."),
+            Released::Recorded(callback) => println!("Kept as callback {callback}; it is not one that is routed."),
+            Released::Duplicate(callback) => println!("The same data is there already, as callback {callback}."),
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -181,3 +181,51 @@ pub async fn mark_released(database: &Database, id: CallbackId, callback_id: Cal
         .await?;
     Ok(())
 }
+
+/// One line of a list of quarantined bodies.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, FromRow)]
+pub struct Held {
+    /// Its id.
+    pub id: CallbackId,
+    /// The source's name.
+    pub source: String,
+    /// Why it is there (a [`Problem`]'s word).
+    pub problem: String,
+    /// Where and what.
+    pub detail: String,
+    /// First receipt.
+    #[serde(with = "time::serde::rfc3339")]
+    pub received_at: OffsetDateTime,
+    /// How often the same bytes came.
+    pub seen: i64,
+    /// The callback that it was released as.
+    pub callback_id: Option<CallbackId>,
+}
+
+/// Reads one page of what is in quarantine, newest first; `None` shows all. `before` is the last one of the page before.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn list(
+    database: &Database,
+    source: Option<&str>,
+    since: Option<OffsetDateTime>,
+    before: Option<CallbackId>,
+    limit: u32,
+) -> Result<Vec<Held>, DbError> {
+    Ok(sqlx::query_as(
+        "SELECT id, source, problem, detail, received_at, seen, callback_id FROM claygate.quarantine
+         WHERE ($1::text IS NULL OR source = $1) AND received_at >= COALESCE($2::timestamptz, '-infinity')
+             AND (received_at, id) < (
+                 COALESCE((SELECT last.received_at FROM claygate.quarantine AS last WHERE last.id = $3), 'infinity'),
+                 COALESCE($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+             )
+         ORDER BY received_at DESC, id DESC LIMIT $4",
+    )
+    .bind(source)
+    .bind(since)
+    .bind(before)
+    .bind(i64::from(limit))
+    .fetch_all(database.pool())
+    .await?)
+}
