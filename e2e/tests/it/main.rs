@@ -8,5 +8,6 @@ mod help;
 mod lifecycle;
 mod marker;
 mod metrics;
+mod repair;
 mod sender;
 mod site;
