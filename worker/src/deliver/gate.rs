@@ -11,6 +11,9 @@ use tokio::time::Instant;
 use super::breaker::{Breaker, Pass};
 use crate::destinations::Outcome;
 
+/// How long a refusal holds its lane whatever the table says: its record is a commit away.
+const REFUSAL_STANDS: Duration = Duration::from_secs(2);
+
 /// The gate of one lane. Knows of this process alone; what holds everywhere is in `destination_state`.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -21,6 +24,8 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct State {
     held: bool,
+    /// When an answer last held it.
+    refused_at: Option<Instant>,
     throttled_until: Option<Instant>,
     breaker: Breaker,
 }
@@ -42,7 +47,7 @@ pub(super) enum Passage {
 
 impl Gate {
     pub(crate) fn new(breaker: BreakerConfig) -> Self {
-        let state = State { held: false, throttled_until: None, breaker: Breaker::new(breaker) };
+        let state = State { held: false, refused_at: None, throttled_until: None, breaker: Breaker::new(breaker) };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -89,6 +94,13 @@ impl Gate {
         is_new
     }
 
+    /// Takes over what the table said at `asked_at`. What an answer has just said may not be in the table yet, so it
+    /// stands for [`REFUSAL_STANDS`]. Answers whether anything changed.
+    pub(super) fn follow(&self, held: bool, asked_at: Instant) -> bool {
+        let is_fresh = self.lock().refused_at.is_some_and(|at| asked_at < at + REFUSAL_STANDS);
+        (held || !is_fresh) && self.hold(held)
+    }
+
     /// Says that a request goes.
     pub(super) fn start(&self) {
         self.lock().breaker.start(Instant::now());
@@ -113,7 +125,10 @@ impl Gate {
             }
             _ => state.breaker.ignore(now),
         }
-        state.held |= matches!(outcome.class, Class::Unauthorized | Class::Gone);
+        if matches!(outcome.class, Class::Unauthorized | Class::Gone) {
+            state.held = true;
+            state.refused_at = Some(now);
+        }
         drop(state);
         self.changed.notify_waiters();
     }
@@ -126,5 +141,23 @@ impl Gate {
     /// Whole at every point where a panic could happen.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_came_too_early_does_not_lift_what_an_answer_said() {
+        let gate = Gate::new(BreakerConfig { failures: 0, open: Duration::ZERO, open_max: Duration::ZERO });
+        gate.report(&Outcome::without_answer(Class::Unauthorized, None));
+        let refused_at = Instant::now();
+        assert!(!gate.follow(false, refused_at));
+        assert!(gate.is_held());
+        assert!(gate.follow(false, refused_at + REFUSAL_STANDS));
+        assert!(!gate.is_held());
+        assert!(gate.follow(true, refused_at));
+        assert!(gate.is_held());
     }
 }

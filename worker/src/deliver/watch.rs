@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::db::{Database, destination_state};
 use common::states::DestinationState;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lanes::Lanes;
@@ -15,6 +16,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Looks until `shutdown`. While the database is away, lanes keep what they know.
 pub(super) async fn run(lanes: Arc<Lanes>, database: Database, shutdown: CancellationToken) {
     loop {
+        let asked_at = Instant::now();
         match destination_state::list(&database).await {
             Ok(known) => {
                 let held: HashSet<String> = known
@@ -23,7 +25,7 @@ pub(super) async fn run(lanes: Arc<Lanes>, database: Database, shutdown: Cancell
                     .map(|status| status.destination)
                     .collect();
                 for (name, lane) in lanes.iter() {
-                    if lane.gate.hold(held.contains(name)) {
+                    if lane.gate.follow(held.contains(name), asked_at) {
                         let state = if held.contains(name) { "held" } else { "running" };
                         tracing::info!(destination = name, state, "the destination's state has changed");
                     }
