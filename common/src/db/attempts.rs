@@ -11,6 +11,7 @@ use sqlx::{Connection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::destination_state::Hold;
 use super::{ConnectSettings, DbError, destination_state};
 use crate::ids::DeliveryId;
 use crate::queue::{BATCH_MAX, QueueName};
@@ -152,7 +153,7 @@ pub struct Recorded {
 pub async fn record(connection: &mut PgConnection, attempts: &[Attempt]) -> Result<Vec<Recorded>, DbError> {
     let mut sorted: Vec<&Attempt> = attempts.iter().collect();
     sorted.sort_unstable_by_key(|attempt| attempt.delivery);
-    let holds: Vec<(&str, DestinationState, &str)> = sorted.iter().filter_map(|attempt| hold_of(attempt)).collect();
+    let holds: Vec<Hold<'_>> = sorted.iter().filter_map(|attempt| hold_of(attempt)).collect();
     if holds.is_empty() {
         return write(connection, &sorted).await;
     }
@@ -196,11 +197,14 @@ pub async fn record_again(connection: &mut PgConnection, attempts: &[Attempt]) -
     Ok(known)
 }
 
-fn hold_of(attempt: &Attempt) -> Option<(&str, DestinationState, &str)> {
+fn hold_of(attempt: &Attempt) -> Option<Hold<'_>> {
     match &attempt.verdict {
-        Verdict::Again { hold: Some(state), .. } => {
-            Some((&attempt.destination, *state, attempt.error.as_deref().unwrap_or(attempt.class.as_str())))
-        }
+        Verdict::Again { hold: Some(state), .. } => Some(Hold {
+            destination: &attempt.destination,
+            state: *state,
+            reason: attempt.error.as_deref().unwrap_or(attempt.class.as_str()),
+            age: attempt.age,
+        }),
         _ => None,
     }
 }
@@ -241,9 +245,14 @@ async fn write(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<Vec
              INSERT INTO claygate.outbox (queue, refs, due_at)
              SELECT queue, array_agg(id), next_attempt_at FROM changed WHERE owned AND state = 'pending'
              GROUP BY queue, next_attempt_at
+         ), ended AS MATERIALIZED (
+             SELECT c.destination, c.person, c.delivery_id
+             FROM claygate.cooldowns AS c JOIN changed ON c.delivery_id = changed.id
+             WHERE changed.owned AND changed.state = 'dead'
+             ORDER BY c.destination, c.person FOR UPDATE OF c
          ), released AS (
-             DELETE FROM claygate.cooldowns AS c USING changed
-             WHERE c.delivery_id = changed.id AND changed.owned AND changed.state = 'dead'
+             DELETE FROM claygate.cooldowns AS c USING ended
+             WHERE (c.destination, c.person) = (ended.destination, ended.person) AND c.delivery_id = ended.delivery_id
              RETURNING c.delivery_id
          ), told AS (
              INSERT INTO claygate.outbox (queue, refs)

@@ -173,9 +173,11 @@ pub async fn give_back(
     let mut given = 0;
     for ids in ids.chunks(BATCH_MAX) {
         let n: i64 = sqlx::query_scalar(
-            "WITH freed AS (
-                 UPDATE claygate.deliveries SET lease_until = NULL, lease_token = NULL
-                 WHERE id = ANY($1) AND lease_token = $2 RETURNING id
+            "WITH held AS MATERIALIZED (
+                 SELECT id FROM claygate.deliveries WHERE id = ANY($1) AND lease_token = $2 ORDER BY id FOR UPDATE
+             ), freed AS (
+                 UPDATE claygate.deliveries AS d SET lease_until = NULL, lease_token = NULL
+                 FROM held WHERE d.id = held.id RETURNING d.id
              ), queued AS (
                  INSERT INTO claygate.outbox (queue, refs) SELECT $3, array_agg(id) FROM freed HAVING count(*) > 0
              )

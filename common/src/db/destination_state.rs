@@ -1,6 +1,9 @@
-//! `claygate.destination_state`: which destinations are not sent to, and why. A missing row means running.
+//! `claygate.destination_state`: which destinations are not sent to, and why. A missing row means running; the row
+//! of one that was resumed stays, so that an answer to what was sent before does not hold it again.
 //!
 //! Workers look at it about once a second; a change takes effect with the next request, not with those under way.
+
+use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
@@ -51,7 +54,9 @@ pub async fn list(database: &Database) -> Result<Vec<Status>, DbError> {
 /// [`DbError`].
 pub async fn pause(database: &Database, destination: &str, reason: &str) -> Result<bool, DbError> {
     let mut connection = database.pool().acquire().await?;
-    hold(&mut connection, &[(destination, DestinationState::Paused, reason)]).await.map(|held| !held.is_empty())
+    hold(&mut connection, &[Hold { destination, state: DestinationState::Paused, reason, age: Duration::ZERO }])
+        .await
+        .map(|held| !held.is_empty())
 }
 
 /// Lets `destination` run again, whatever held it. Answers whether anything did.
@@ -59,33 +64,54 @@ pub async fn pause(database: &Database, destination: &str, reason: &str) -> Resu
 /// # Errors
 /// [`DbError`].
 pub async fn resume(database: &Database, destination: &str) -> Result<bool, DbError> {
-    let resumed = sqlx::query("DELETE FROM claygate.destination_state WHERE destination = $1 AND state <> 'running'")
-        .bind(destination)
-        .execute(database.pool())
-        .await?;
+    let resumed = sqlx::query(
+        "UPDATE claygate.destination_state SET state = 'running', reason = 'resumed', since = clock_timestamp()
+         WHERE destination = $1 AND state <> 'running'",
+    )
+    .bind(destination)
+    .execute(database.pool())
+    .await?;
     Ok(resumed.rows_affected() > 0)
 }
 
-/// Pauses or disables several destinations; the first word on each stands. Answers which ones ran before.
+/// Why a destination is not to be sent to.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold<'a> {
+    /// Its name.
+    pub destination: &'a str,
+    /// Paused or disabled.
+    pub state: DestinationState,
+    /// Why, in words; never a secret or anything of a lead.
+    pub reason: &'a str,
+    /// How long ago the attempt began that says so. One from before a resume says nothing new.
+    pub age: Duration,
+}
+
+/// Pauses or disables several destinations. Disabled wins over paused; otherwise the first word on each stands. Answers
+/// which ones changed.
 ///
 /// # Errors
 /// [`DbError`]; a surrounding transaction is then lost as a whole.
-pub async fn hold(
-    connection: &mut PgConnection,
-    holds: &[(&str, DestinationState, &str)],
-) -> Result<Vec<String>, DbError> {
+pub async fn hold(connection: &mut PgConnection, holds: &[Hold<'_>]) -> Result<Vec<String>, DbError> {
     Ok(sqlx::query_scalar(
         "INSERT INTO claygate.destination_state AS known (destination, state, reason)
-         SELECT DISTINCT ON (destination) destination, state, reason
-         FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS i (destination, state, reason, place)
-         ORDER BY destination, place
+         SELECT DISTINCT ON (i.destination) i.destination, i.state, i.reason
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[]) WITH ORDINALITY
+             AS i (destination, state, reason, age, place)
+         WHERE NOT EXISTS (
+             SELECT FROM claygate.destination_state AS resumed
+             WHERE resumed.destination = i.destination AND resumed.state = 'running'
+               AND resumed.since > clock_timestamp() - make_interval(secs => i.age)
+         )
+         ORDER BY i.destination, i.state <> 'disabled', place
          ON CONFLICT (destination) DO UPDATE SET state = EXCLUDED.state, reason = EXCLUDED.reason, since = now()
-         WHERE known.state = 'running'
+         WHERE known.state = 'running' OR (known.state = 'paused' AND EXCLUDED.state = 'disabled')
          RETURNING destination",
     )
-    .bind(holds.iter().map(|(destination, _, _)| *destination).collect::<Vec<_>>())
-    .bind(holds.iter().map(|(_, state, _)| state.as_str()).collect::<Vec<_>>())
-    .bind(holds.iter().map(|(_, _, reason)| *reason).collect::<Vec<_>>())
+    .bind(holds.iter().map(|hold| hold.destination).collect::<Vec<_>>())
+    .bind(holds.iter().map(|hold| hold.state.as_str()).collect::<Vec<_>>())
+    .bind(holds.iter().map(|hold| hold.reason).collect::<Vec<_>>())
+    .bind(holds.iter().map(|hold| hold.age.as_secs_f64()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?)
 }
