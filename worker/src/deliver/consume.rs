@@ -35,6 +35,8 @@ const START_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest that ids are put off: an operator's resume or another worker should not wait for a day.
 const PUT_OFF_MAX: Duration = Duration::from_secs(60);
+/// A lane that is closed for less than this leaves its backlog in the queue.
+const PUT_OFF_MIN: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -113,7 +115,17 @@ impl Intake {
     /// How many ids may be received, after at most [`LOOK_EVERY`]; `None`: none yet.
     async fn wait_for_room(&self) -> Option<usize> {
         let lane = &self.work.lane;
-        match lane.gate.passage(Instant::now()) {
+        let now = Instant::now();
+        match lane.gate.passage(now) {
+            // The backlog waits where it is: put off for ever shorter times, it would go round faster and faster.
+            Passage::Later(until) if until.saturating_duration_since(now) < PUT_OFF_MIN => {
+                tokio::select! {
+                    () = self.shutdown.cancelled() => {}
+                    () = lane.gate.changed(LOOK_EVERY.min(until.saturating_duration_since(now))) => {}
+                }
+                self.beat.beat();
+                None
+            }
             Passage::Held | Passage::Probing => {
                 tokio::select! {
                     () = self.shutdown.cancelled() => {}
