@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod ids;
 pub mod lead;
 pub mod person;
+pub mod process;
 pub mod queue;
 pub mod retry;
 pub mod rules;

@@ -3,23 +3,18 @@
 //! Starts, listens and spools without Postgres; the migrations wait for it in the background.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use common::config::{Config, Environment, Locations, Role};
-use common::db::{ConnectSettings, Database, Migrated, migrate};
+use common::db::{ConnectSettings, Database};
+use common::process::{migrate_when_possible, stop_on_signals};
 use common::queue::Doorbell;
 use common::telemetry::{logs, metrics};
 use console::AdminServer;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::Application;
-use crate::commit::health::chain;
-
-const MIGRATE_AGAIN: Duration = Duration::from_secs(1);
-const MIGRATE_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Take callbacks in: verify, key, commit, answer.
 #[derive(Parser, Clone, Debug)]
@@ -48,7 +43,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     let database = Database::open(settings(&config)?);
     let doorbell = Doorbell::new();
-    let shutdown = cancelled_by_signals()?;
+    let shutdown = stop_on_signals("answering what has been taken")?;
     let application = Application::build(&config, database.clone(), doorbell.clone(), shutdown.clone()).await?;
     let admin = AdminServer::bind(config.admin.listen, application.probes(), metrics)?;
     tracing::info!(port = application.port(), admin_port = admin.port(), "started");
@@ -78,47 +73,4 @@ fn settings(config: &Config) -> anyhow::Result<ConnectSettings> {
         .as_ref()
         .context("ingest needs database.url (or CLAYGATE_DATABASE__URL); `claygate up` brings a Postgres of its own")?;
     Ok(ConnectSettings::from_url(url, database.password.clone(), database.max_connections)?)
-}
-
-fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
-    let shutdown = CancellationToken::new();
-    let cancelled = shutdown.clone();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("stopping: answering what has been taken");
-        cancelled.cancel();
-    });
-    Ok(shutdown)
-}
-
-/// Brings the schema up to date as soon as Postgres is there. Until then callbacks go to the spool.
-pub async fn migrate_when_possible(settings: ConnectSettings, shutdown: CancellationToken) {
-    let mut pause = MIGRATE_AGAIN;
-    loop {
-        let done = tokio::select! {
-            () = shutdown.cancelled() => return,
-            done = migrate(&settings) => done,
-        };
-        match done {
-            Ok(Migrated::Current { version, applied }) => {
-                tracing::info!(version, applied, "the schema is current");
-                return;
-            }
-            Ok(Migrated::Newer { schema, binary }) => {
-                tracing::warn!(schema, binary, "the schema is newer than this binary; it is left as it is");
-                return;
-            }
-            Err(error) => tracing::warn!(error = %chain(&error), "the schema is not current yet; trying again"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = MIGRATE_AGAIN_MAX.min(pause * 2);
-    }
 }

@@ -4,24 +4,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use common::config::{Config, Environment, Locations, Role};
-use common::db::{ConnectSettings, Database, Migrated, migrate};
+use common::db::{ConnectSettings, Database};
+use common::process::{migrate_when_possible, stop_on_signals};
 use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
 use common::queue::{BacklogWatch, Doorbell};
-use common::telemetry::logs::{self, chain};
+use common::telemetry::logs;
 use common::telemetry::{Probe, metrics};
 use console::AdminServer;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::Application;
-
-const MIGRATE_AGAIN: Duration = Duration::from_secs(1);
-const MIGRATE_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// Route stored callbacks and deliver what comes of them.
 #[derive(Parser, Clone, Debug)]
@@ -53,7 +49,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let database = Database::open(settings(&config)?);
     let doorbell = Doorbell::new();
     let queue = Arc::new(PostgresQueue::new(database.clone(), doorbell.clone(), PostgresQueueSettings::default()));
-    let shutdown = cancelled_by_signals()?;
+    let shutdown = stop_on_signals("ending what is under way")?;
     let application = Application::build(&config, database.clone(), queue, doorbell.clone(), shutdown.clone())?;
     let backlog = BacklogWatch::new();
     let mut probes = application.probes();
@@ -68,7 +64,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tokio::spawn(backlog.run(database.clone(), ended.clone())),
     ];
     let served = tokio::spawn(admin.run_until(ended.clone()));
-    migrate_when_possible(database.settings(), &shutdown).await;
+    migrate_when_possible(database.settings().clone(), shutdown.clone()).await;
     let ran = application.run_until_stopped().await;
     ended.cancel();
     for task in background {
@@ -86,50 +82,4 @@ fn settings(config: &Config) -> anyhow::Result<ConnectSettings> {
         .as_ref()
         .context("worker needs database.url (or CLAYGATE_DATABASE__URL); `claygate up` brings a Postgres of its own")?;
     Ok(ConnectSettings::from_url(url, database.password.clone(), database.max_connections)?)
-}
-
-fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
-    let shutdown = CancellationToken::new();
-    let cancelled = shutdown.clone();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("stopping: ending what is under way");
-        cancelled.cancel();
-    });
-    Ok(shutdown)
-}
-
-/// Brings the schema up to date, and waits for Postgres where it is away.
-async fn migrate_when_possible(settings: &ConnectSettings, shutdown: &CancellationToken) {
-    let mut pause = MIGRATE_AGAIN;
-    loop {
-        let done = tokio::select! {
-            () = shutdown.cancelled() => return,
-            done = migrate(settings) => done,
-        };
-        match done {
-            Ok(Migrated::Current { version, applied }) => {
-                tracing::info!(version, applied, "the schema is current");
-                return;
-            }
-            Ok(Migrated::Newer { schema, binary }) => {
-                tracing::warn!(schema, binary, "the schema is newer than this binary; it is left as it is");
-                return;
-            }
-            Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(error, "the schema is not current yet; trying again");
-            }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = MIGRATE_AGAIN_MAX.min(pause * 2);
-    }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::db::intake::IntakeConnection;
 use common::db::{ConnectSettings, DbError};
+use common::telemetry::logs::chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -121,18 +122,6 @@ impl Relapses {
         self.pause = (pause * 2).clamp(PROBE_EVERY, RELAPSE_PAUSE_MAX);
         pause
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use common::db::DbError;
 use common::db::intake::IntakeConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::health::chain;
 use super::session::within;
 use super::writer::Shared;
+use common::telemetry::logs::chain;
 
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 const AGAIN_AFTER: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::db::intake::Books;
 use common::db::{ConnectSettings, DbError};
 use common::queue::{Doorbell, QueueName};
+use common::telemetry::logs::chain;
 use common::telemetry::metrics::INTAKE_PANICS;
 use futures_util::FutureExt;
 use metrics::counter;
@@ -14,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::clock::DatabaseClock;
-use super::health::{DatabaseHealth, chain};
+use super::health::DatabaseHealth;
 use super::queue::{Job, Queue};
 use super::session::Session;
 use super::settle::{Policy, settle};

@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::segment;
-use crate::commit::health::chain;
 use crate::commit::session::Session;
 use crate::commit::settle::settle;
 use crate::commit::writer::Shared;
 use crate::commit::{Entry, Outcome};
+use common::telemetry::logs::chain;
 
 const CHUNK_ENTRIES: usize = 128;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use common::config::Config;
 use common::db::diagnosis::{self, Diagnosis};
 use common::db::{Database, binary_version, outbox};
+use common::telemetry::logs::chain;
 use embedded::Home;
 use time::OffsetDateTime;
 
@@ -94,16 +95,6 @@ async fn backlog(database: &Database) -> Finding {
         }
         Err(error) => Finding::warn("outbox", chain(&error), "`claygate migrate`, if the schema is not there yet"),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
