@@ -1,5 +1,7 @@
 //! The happy path, and what must not disturb it.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sqlx::{Executor, Row};
 use testkit::postgres::TestDatabase;
@@ -87,7 +89,9 @@ async fn routine_webhooks_and_test_events_are_recorded_only() {
 
 #[tokio::test]
 async fn a_client_that_disconnects_cancels_nothing() {
-    let limits = "[ingest]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n[ingest.limits]\nin_flight = 6\n";
+    // Nothing is spooled while the lock is held: what is taken in stays in flight.
+    let limits = "[ingest]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n\
+                  [ingest.limits]\nin_flight = 6\ncommit_timeout = \"60s\"\n";
     let (site, gateway) = Site::with(&format!("{limits}{CLAY}")).await;
     let mut holder = site.connect().await;
     holder.execute("BEGIN; LOCK TABLE claygate.callbacks IN EXCLUSIVE MODE").await.unwrap();
@@ -101,8 +105,21 @@ async fn a_client_that_disconnects_cancels_nothing() {
         clients.push(gateway.connect(request).await);
     }
     // Some are being committed then, the others wait for a writer.
-    wait_until("both writers to wait for the lock", LIMIT, || async { waiting_for_locks(&site).await == 2 }).await;
-    wait_until("all six to be taken in", LIMIT, || async { gateway.post(r#"{"n":6}"#).await.status == 429 }).await;
+    wait_until("a writer to wait for the lock", LIMIT, || async { waiting_for_locks(&site).await >= 1 }).await;
+    // One more is refused as soon as six are in flight. Until then it is one of them, and disconnects like them.
+    let mut others = Vec::new();
+    let refused = async {
+        loop {
+            let body = format!(r#"{{"other":{}}}"#, others.len());
+            let mut other = tokio::spawn(Answer::of(gateway.request().body(body)));
+            match tokio::time::timeout(Duration::from_millis(500), &mut other).await {
+                Ok(answer) => return answer.unwrap().status,
+                Err(_) => others.push(other),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(LIMIT, refused).await.expect("a refusal"), 429);
+    others.iter().for_each(tokio::task::JoinHandle::abort);
     for client in clients {
         // A reset, not a farewell.
         client.set_zero_linger().unwrap();
@@ -141,7 +158,7 @@ async fn a_row_that_postgres_refuses_does_not_fail_its_neighbours() {
         let request = gateway.request().body(format!(r#"{{"n":{n},"word":"{word}"}}"#));
         answers.spawn(async move { (word, Answer::of(request).await) });
     }
-    wait_until("both writers to wait for the lock", LIMIT, || async { waiting_for_locks(&site).await == 2 }).await;
+    wait_until("a writer to wait for the lock", LIMIT, || async { waiting_for_locks(&site).await >= 1 }).await;
     holder.execute("COMMIT").await.unwrap();
     while let Some(answered) = answers.join_next().await {
         let (word, answer) = answered.unwrap();
