@@ -73,7 +73,12 @@ impl Site {
 
     pub(crate) fn config(&self, toml: &str) -> Config {
         let (url, spool, bytes) = (self.database.url(), self.spool.path().display(), self.spool_bytes);
-        let ingest = if toml.contains("[ingest]") { "" } else { "[ingest]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n" };
+        // A busy machine is no outage: only the tests of outages give commits little time.
+        let ingest = if toml.contains("[ingest]") {
+            ""
+        } else {
+            "[ingest]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n[ingest.limits]\ncommit_timeout = \"60s\"\n"
+        };
         let toml =
             format!("[database]\nurl = \"{url}\"\n[spool]\ndir = \"{spool}\"\nmax_bytes = \"{bytes}\"\n{ingest}{toml}");
         Config::from_toml(Role::Ingest, &toml, &Environment::default()).unwrap()
