@@ -16,7 +16,8 @@ use crate::telemetry::{Probe, Verdict};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Longer than this without a look: the database is away or hangs.
 const BLIND_AFTER: Duration = Duration::from_secs(8);
-/// The oldest due entry of a running queue may be this old before the process says that it does not keep up.
+/// The oldest due entry may be this old before the process says that it does not keep up. Destinations' queues do not
+/// count: each may have a backlog of its own, and its lane tells whether it is being worked off.
 const OLDEST_AGE_MAX: Duration = Duration::from_secs(300);
 
 /// Looks at the outbox from time to time and remembers what it saw.
@@ -27,7 +28,7 @@ pub struct BacklogWatch {
 
 struct Seen {
     at: Instant,
-    oldest_age: Duration,
+    oldest_shared_age: Duration,
 }
 
 impl Default for BacklogWatch {
@@ -41,7 +42,7 @@ impl BacklogWatch {
     pub fn new() -> Self {
         gauge!(OUTBOX_ENTRIES).set(0.0);
         gauge!(OUTBOX_OLDEST_AGE_SECONDS).set(0.0);
-        Self { seen: Arc::new(Mutex::new(Seen { at: Instant::now(), oldest_age: Duration::ZERO })) }
+        Self { seen: Arc::new(Mutex::new(Seen { at: Instant::now(), oldest_shared_age: Duration::ZERO })) }
     }
 
     /// Looks until `shutdown`.
@@ -70,7 +71,7 @@ impl BacklogWatch {
         gauge!(OUTBOX_ENTRIES).set(backlog.entries as f64);
         gauge!(OUTBOX_OLDEST_AGE_SECONDS).set(backlog.oldest_age.as_secs_f64());
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            Seen { at: Instant::now(), oldest_age: backlog.oldest_age };
+            Seen { at: Instant::now(), oldest_shared_age: backlog.oldest_shared_age };
         Ok(())
     }
 }
@@ -88,10 +89,10 @@ impl Probe for BacklogWatch {
                 seen.at.elapsed().as_secs()
             ));
         }
-        if seen.oldest_age > OLDEST_AGE_MAX {
+        if seen.oldest_shared_age > OLDEST_AGE_MAX {
             return Verdict::not_ready(format!(
                 "the oldest due entry has waited for {} s; workers do not keep up",
-                seen.oldest_age.as_secs()
+                seen.oldest_shared_age.as_secs()
             ));
         }
         Verdict::ready()

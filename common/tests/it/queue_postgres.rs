@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use common::db::{Database, outbox};
+use common::db::{Database, destination_state, outbox};
 use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
-use common::queue::{Consumer, Doorbell, Queue, QueueName};
+use common::queue::{BacklogWatch, Consumer, Doorbell, Queue, QueueName};
+use common::telemetry::Probe;
 use sqlx::Connection;
 use testkit::postgres::TestDatabase;
 use time::OffsetDateTime;
@@ -169,4 +170,30 @@ async fn a_ring_in_another_process_wakes_a_consumer() {
 /// Gives `future` the time of one look at the table.
 async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     tokio::time::timeout(Duration::from_millis(300), future).await.ok()
+}
+
+/// A backlog of one destination is its own affair; callbacks that nobody routes are everybody's.
+#[tokio::test]
+async fn an_old_outbox_is_not_ready_unless_a_destination_alone_is_behind() {
+    let rig = PostgresRig::new().await;
+    let watch = BacklogWatch::new();
+    let push = async |queue: QueueName, seconds_ago: u64| {
+        let mut connection = rig.database.pool().acquire().await.unwrap();
+        let due_at = OffsetDateTime::now_utc() - Duration::from_secs(seconds_ago);
+        outbox::push(&mut connection, &queue, &ids(1), Some(due_at)).await.unwrap();
+    };
+    push(QueueName::deliver("slow"), 4_000).await;
+    push(QueueName::deliver("paused"), 9_000).await;
+    destination_state::pause(&rig.database, "paused", "by the test").await.unwrap();
+    let backlog = outbox::backlog(&rig.database).await.unwrap();
+    assert_eq!(backlog.entries, 2);
+    assert!((4_000..4_100).contains(&backlog.oldest_age.as_secs()), "{backlog:?}");
+    assert_eq!(backlog.oldest_shared_age, Duration::ZERO);
+    watch.look(&rig.database).await.unwrap();
+    assert!(watch.check().ready);
+
+    push(QueueName::callbacks(), 400).await;
+    watch.look(&rig.database).await.unwrap();
+    let verdict = watch.check();
+    assert!(!verdict.ready && verdict.detail.contains("workers do not keep up"), "{verdict:?}");
 }
