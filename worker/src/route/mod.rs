@@ -11,7 +11,6 @@ mod batch;
 pub mod consume;
 pub mod plan;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,16 +138,6 @@ impl Router {
             }
             Some(_) => Ok(true),
         }
-    }
-
-    /// Where the callback would go now: destinations and how many deliveries each would get. Writes nothing.
-    pub async fn preview(&self, callback: &routing::Unrouted) -> BTreeMap<String, usize> {
-        let judged = self.judge(std::slice::from_ref(callback)).await;
-        let mut counts = BTreeMap::new();
-        for delivery in judged.iter().flat_map(|one| &one.plan.deliveries).filter(|d| d.skip.is_none()) {
-            *counts.entry(delivery.destination.clone()).or_default() += 1;
-        }
-        counts
     }
 
     async fn give_up(&self, id: CallbackId, reason: Reason) -> Result<BatchReport, DbError> {
