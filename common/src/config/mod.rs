@@ -16,6 +16,7 @@ mod overrides;
 #[cfg(test)]
 mod problem_tests;
 mod problems;
+mod queue;
 mod read;
 mod read_lists;
 mod read_secrets;
@@ -41,6 +42,7 @@ pub use operations::{
     AdminConfig, DatabaseConfig, IngestConfig, IngestLimits, SpoolConfig, TelemetryConfig, WorkerConfig,
 };
 pub use problems::{ConfigError, Problem};
+pub use queue::QueueConfig;
 pub use reference::page as reference_page;
 pub use rules::RuleConfig;
 pub use show::to_toml;
@@ -60,6 +62,8 @@ use self::tree::Table;
 pub struct Config {
     /// Where Postgres is.
     pub database: DatabaseConfig,
+    /// Where RabbitMQ is, if there is one.
+    pub queue: QueueConfig,
     /// The public listener.
     pub ingest: IngestConfig,
     /// The local spool.
@@ -128,7 +132,7 @@ static ROOT: Section = Section {
     doc: "",
     keys: &[
         Key::new("database", Kind::Table(&operations::DATABASE), Preset::Said(""), ""),
-        Key::new("queue", Kind::Table(&operations::QUEUE), Preset::Said(""), ""),
+        Key::new("queue", Kind::Table(&queue::QUEUE), Preset::Said(""), ""),
         Key::new("ingest", Kind::Table(&operations::INGEST), Preset::Said(""), ""),
         Key::new("spool", Kind::Table(&operations::SPOOL), Preset::Said(""), ""),
         Key::new("worker", Kind::Table(&operations::WORKER), Preset::Said(""), ""),
@@ -269,12 +273,12 @@ fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> 
     root.check_keys(None);
     let section = |name: &'static str| root.clone().with_strict(role.uses(name)).table(name);
     let named = |name: &'static str| root.clone().with_strict(role.uses(name)).named(name);
-    for unsupported in ["queue", "retention"] {
-        section(unsupported);
-    }
+    // Whatever it holds is not supported yet.
+    section("retention");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let made_token = data.join("secrets").join("admin");
     let database = operations::read_database(&section("database"));
+    let queue = queue::read_queue(&section("queue"));
     let ingest = operations::read_ingest(&section("ingest"), processors);
     let spool = operations::read_spool(&section("spool"), data);
     let worker = operations::read_worker(&section("worker"));
@@ -299,6 +303,7 @@ fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> 
     let telemetry = operations::read_telemetry(&section("telemetry"));
     Config {
         database,
+        queue,
         ingest,
         spool,
         worker,

@@ -130,17 +130,6 @@ pub(super) static DATABASE: Section = Section {
     ],
 };
 
-pub(super) static QUEUE: Section = Section {
-    title: "[queue]",
-    doc: "",
-    keys: &[Key::new(
-        "url",
-        Kind::NotYet("RabbitMQ is not supported yet by this version; leave [queue] url out: Postgres is the queue"),
-        Preset::Said(""),
-        "",
-    )],
-};
-
 pub(super) static INGEST: Section = Section {
     title: "[ingest]",
     doc: "The public listener, which Clay sends callbacks to.",

@@ -72,7 +72,6 @@ fn the_file_and_its_values() {
         "[telemetry]\nlog = \"a=b=c\"",
         "[spool]\ndir = \"${NO_SUCH}/${EMPTY}\"",
         "[spool]\ndir = \"${\"",
-        "[queue]\nurl = \"amqp://user:marked-secret@localhost\"",
         "[retention]\nbodies = \"90d\"",
         "[telemetry]\notlp_endpoint = \"http://localhost:4317\"",
         "[ingest]\nrows_tokens = [\"marked-secret\"]",
@@ -95,6 +94,29 @@ fn databases_listeners_and_relations() {
         "[ingest.limits]\nin_flight_bytes = \"512KiB\"",
         "[admin]\nlisten = \"127.0.0.1:8080\"",
         "[admin]\ntoken = \"marked-secret-of-mine\"",
+    ]));
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn brokers() {
+    let said = said_of(&cases(&[
+        "[queue]\nurl = \"redis://me:marked-secret@mq.example.com\"",
+        "[queue]\nurl = \"marked-secret\"",
+        "[queue]\nurl = \"amqp:///marked-secret\"",
+        "[queue]\nurl = \"amqp://me:marked-secret@mq.example.com/a/b\"",
+        "[queue]\nurl = \"amqp://me:marked-secret@mq.example.com/?heartbeat=5\"",
+        "[queue]\nurl = \"amqp://me:%FFmarked-secret@mq.example.com\"",
+        "[queue]\nurl = \"amqp://me:marked-secret@mq.example.com\"\npassword = \"marked-secret\"",
+        "[queue]\nurl = \"amqp://me@mq.example.com\"\npassword = \"a\"\npassword_file = \"/b\"",
+        "[queue]\nurl = \"amqp://me@mq.example.com\"\npassword_file = \"no-such-file\"",
+        "[queue]\nurl = \"amqp://me@localhost\"",
+        "[queue]\nurl = \"amqp://guest@mq.example.com\"",
+        "[queue]\nurl = \"amqp://mq.example.com\"",
+        "[queue]\npassword = \"marked-secret\"",
+        "[queue]\nurl = \"amqp://localhost\"\nprefix = \"Claygate.dev\"",
+        "[queue]\nurl = \"amqp://localhost\"\nprefxi = \"claygate\"",
+        "[queue]\nurl = \"amqp://localhost\"",
     ]));
     insta::assert_snapshot!(said);
 }

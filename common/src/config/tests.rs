@@ -17,6 +17,10 @@ pub(super) const EVERY_KEY: [&str; 3] = [
 url = "postgres://me@db.example.com/claygate"
 password = "${PG_PASSWORD}"
 max_connections = 20
+[queue]
+url = "amqps://me@mq.example.com/leads"
+password = "${MQ_PASSWORD}"
+prefix = "leads"
 [ingest]
 listen = "0.0.0.0:8080"
 public_url = "https://leads.example.com"
@@ -124,6 +128,7 @@ pub(super) fn environment(variables: &[(&str, &str)]) -> Environment {
 pub(super) fn full_environment() -> Environment {
     environment(&[
         ("PG_PASSWORD", "pg-secret"),
+        ("MQ_PASSWORD", "mq-secret"),
         ("CLAY_SECRET", "clay-secret-0123456789"),
         ("CLAY_WEBHOOK_SECRET", "webhook-secret-0123456789"),
         ("FORM_SECRET", "form-secret-0123456789"),
@@ -207,12 +212,15 @@ fn the_example_file_can_be_used_as_it_is() {
         })
         .fold(String::new(), |text, line| text + line + "\n");
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("pg"), "password").unwrap();
-    let uncommented = uncommented.replace("/run/secrets/claygate_pg", folder.path().join("pg").to_str().unwrap());
+    for name in ["claygate_pg", "claygate_mq"] {
+        std::fs::write(folder.path().join(name), "password").unwrap();
+    }
+    let uncommented = uncommented.replace("/run/secrets", folder.path().to_str().unwrap());
     let old = ("CLAY_WEBHOOK_SECRET_OLD", "0123456789abcdef");
     let config = up(&uncommented, &[variables[0], variables[1], old]);
     assert_eq!(config.sources["clay"].verify[0].secrets().len(), 2);
     assert!(config.ingest.public_url.is_some() && config.database.url.is_some());
+    assert!(config.queue.url.is_some());
 }
 
 #[test]
@@ -231,6 +239,9 @@ fn every_key_reaches_the_configuration() {
     let config = Config::from_toml(Role::Up, EVERY_KEY[0], &full_environment()).unwrap();
     assert_eq!(config.database.url.unwrap().as_str(), "postgres://me@db.example.com/claygate");
     assert_eq!(config.database.password.as_ref().map(expose), Some("pg-secret"));
+    assert_eq!(config.queue.url.unwrap().as_str(), "amqps://me@mq.example.com/leads");
+    assert_eq!(config.queue.password.as_ref().map(expose), Some("mq-secret"));
+    assert_eq!(config.queue.prefix, "leads");
     assert_eq!(config.ingest.limits.commit_timeout, Duration::from_millis(700));
     assert!(config.spool.dir.is_absolute() && config.spool.dir.ends_with("spool-here"));
     assert_eq!(config.admin.token.as_ref().map(expose), Some("admin-token-of-the-console"));
@@ -309,9 +320,10 @@ fn each_role_needs_only_the_secrets_that_it_uses() {
     let with = |names: &[(&str, &str)]| environment(names);
     let text = EVERY_KEY[0];
     let database = ("PG_PASSWORD", "pg-secret");
+    let broker = ("MQ_PASSWORD", "mq-secret");
 
     let ingest =
-        with(&[database, ("CLAY_SECRET", "clay-secret-0123456789"), ("FORM_SECRET", "form-secret-0123456789")]);
+        with(&[database, broker, ("CLAY_SECRET", "clay-secret-0123456789"), ("FORM_SECRET", "form-secret-0123456789")]);
     let config = Config::from_toml(Role::Ingest, text, &ingest).unwrap();
     assert_eq!(config.sources["website-form"].verify.len(), 3);
     let DestinationKind::Http(crm) = &config.destinations["crm"].kind else { panic!("no http") };
@@ -319,6 +331,7 @@ fn each_role_needs_only_the_secrets_that_it_uses() {
 
     let worker = with(&[
         database,
+        broker,
         ("CRM_TOKEN", "crm-secret"),
         ("TEAM", "team"),
         ("SLACK_URL", "https://hooks.slack.example.com/x"),
@@ -427,8 +440,16 @@ fn nothing_that_is_shown_holds_a_secret() {
     let inspection = interpret(Role::Up, Some(EVERY_KEY[0]), &locations, &environment, false);
     let shown = to_toml(&inspection.settings);
     let everything = format!("{inspection:?}\n{environment:?}\n{shown}");
-    for secret in ["pg-secret", "clay-secret", "form-secret", "crm-secret", "team-secret", "slack-secret", "-of-mine\""]
-    {
+    for secret in [
+        "pg-secret",
+        "mq-secret",
+        "clay-secret",
+        "form-secret",
+        "crm-secret",
+        "team-secret",
+        "slack-secret",
+        "-of-mine\"",
+    ] {
         assert!(!everything.contains(secret), "{secret} is shown");
     }
     for literal in ["admin-token", "password-of-mine", "key-of-mine", "signed-url-secret", "MDEyMzQ1"] {
@@ -447,8 +468,8 @@ fn what_is_shown_is_toml_with_origins() {
         "drain = \"9s\"  # CLAYGATE_WORKER__DRAIN",
         "max_connections = 20  # line 5",
         "url = \"postgres://me@db.example.com/claygate\"  # line 3",
-        "url = \"https://crm.example.com/***\"  # line 47",
-        "stop = true  # line 76",
+        "url = \"https://crm.example.com/***\"  # line 51",
+        "stop = true  # line 80",
         "changed = \"accept\"  # default",
         "# port: a free one, kept",
         "[[destinations.steps.steps]]",
