@@ -22,12 +22,12 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Spawns a [`prepare`]d command from a thread that lives as long as the child.
-    pub(crate) fn spawn(mut command: Command) -> io::Result<Self> {
+    /// Spawns a [`prepare`]d command from a thread, called `name`, that lives as long as the child.
+    pub(crate) fn spawn(mut command: Command, name: &str) -> io::Result<Self> {
         let shared = Arc::new((Mutex::new(None), Condvar::new()));
         let kept = Arc::clone(&shared);
         let (tell, told) = mpsc::channel();
-        std::thread::Builder::new().name("postgres".to_owned()).spawn(move || match command.spawn() {
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || match command.spawn() {
             Ok(child) => {
                 let _ = tell.send(Ok(child.id()));
                 keep(child, &kept);
@@ -95,8 +95,8 @@ fn keep(mut child: Child, shared: &(Mutex<Option<ExitStatus>>, Condvar)) {
     shared.1.notify_all();
 }
 
-/// Makes `command` run as `user`, in a process group of its own, and end with the thread that spawns it.
-pub(crate) fn prepare(command: &mut Command, user: Option<&User>) {
+/// Makes `command` run as `user`, in a process group of its own, and get `farewell` when the thread that spawns it ends.
+pub(crate) fn prepare(command: &mut Command, user: Option<&User>, farewell: Signal) {
     command.process_group(0);
     if let Some(user) = user {
         // The standard library drops root's supplementary groups along with the uid.
@@ -106,7 +106,7 @@ pub(crate) fn prepare(command: &mut Command, user: Option<&User>) {
     {
         let parent = rustix::process::getpid();
         let arm = move || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::INT))?;
+            rustix::process::set_parent_process_death_signal(Some(farewell))?;
             // The parent may have died between fork and here; then nobody will signal us.
             if rustix::process::getppid() == Some(parent) {
                 Ok(())

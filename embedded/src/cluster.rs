@@ -1,9 +1,6 @@
 //! A running private server: start, wait until it takes connections, stop.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -13,15 +10,13 @@ use rustix::process::Signal;
 use crate::child::Keeper;
 use crate::home::Home;
 use crate::locate::{Installation, locate_all};
-use crate::{Error, initdb, io, leftover};
+use crate::{Error, initdb, io, leftover, log};
 
 const POLL_EVERY: Duration = Duration::from_millis(10);
 const FAST_LIMIT: Duration = Duration::from_secs(30);
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(15);
 /// Back-ends of a server that was killed alone notice within moments; until then Postgres refuses to start.
 const ORPHANS_LIMIT: Duration = Duration::from_secs(20);
-const LOG_TAIL_MAX_BYTES: u64 = 3000;
-const LOG_KEPT_MAX_BYTES: u64 = 16 << 20;
 /// Times that a port found free is taken by somebody else before Postgres binds it.
 const PORT_TRIES: usize = 5;
 
@@ -248,8 +243,7 @@ fn choose_port(settings: &Settings) -> Result<u16, Error> {
 /// Starts the server on `port` and waits until it is ready.
 fn launch(settings: &Settings, installation: &Installation, port: u16) -> Result<Keeper, Error> {
     let home = &settings.home;
-    let log = open_log(home)?;
-    let log_from = log.metadata().map_err(io("looking at", &home.log()))?.len();
+    let (log, log_from) = log::open(&home.log()).map_err(io("opening", &home.log()))?;
     let mut command = initdb::program(home, installation, "postgres");
     command.arg("-D").arg(home.cluster());
     for (name, value) in server_settings(settings, port) {
@@ -258,7 +252,7 @@ fn launch(settings: &Settings, installation: &Installation, port: u16) -> Result
     let errors = log.try_clone().map_err(io("opening", &home.log()))?;
     command.stdout(log).stderr(errors);
     // `program` has prepared the user and the parent-death signal.
-    let keeper = Keeper::spawn(command).map_err(io("starting", &installation.bin))?;
+    let keeper = Keeper::spawn(command, "postgres").map_err(io("starting", &installation.bin))?;
     wait_until_ready(&keeper, settings, log_from)?;
     Ok(keeper)
 }
@@ -293,15 +287,6 @@ fn server_settings(settings: &Settings, port: u16) -> Vec<(&'static str, String)
     list
 }
 
-/// Opens the log for appending; one that has grown is set aside first.
-fn open_log(home: &Home) -> Result<File, Error> {
-    let path = home.log();
-    if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_KEPT_MAX_BYTES) {
-        std::fs::rename(&path, path.with_extension("log.1")).map_err(io("setting aside", &path))?;
-    }
-    File::options().create(true).append(true).mode(0o600).open(&path).map_err(io("opening", &path))
-}
-
 /// `postmaster.pid` names our child and says `ready` in its eighth line.
 fn wait_until_ready(keeper: &Keeper, settings: &Settings, log_from: u64) -> Result<(), Error> {
     let log = settings.home.log();
@@ -312,12 +297,12 @@ fn wait_until_ready(keeper: &Keeper, settings: &Settings, log_from: u64) -> Resu
             return Ok(());
         }
         if let Some(status) = keeper.wait(POLL_EVERY) {
-            return Err(Error::DidNotStart { status: status.to_string(), tail: tail(&log, log_from), log });
+            return Err(Error::DidNotStart { status: status.to_string(), tail: log::tail(&log, log_from), log });
         }
     }
     let _ = keeper.signal(Signal::QUIT);
     keeper.wait(IMMEDIATE_LIMIT);
-    Err(Error::NotReady { seconds: settings.start_limit.as_secs(), tail: tail(&log, log_from), log })
+    Err(Error::NotReady { seconds: settings.start_limit.as_secs(), tail: log::tail(&log, log_from), log })
 }
 
 fn is_ready(pid_file: &Path, pid: u32) -> bool {
@@ -325,17 +310,4 @@ fn is_ready(pid_file: &Path, pid: u32) -> bool {
     let mut lines = text.lines();
     let ours = lines.next().is_some_and(|line| line.trim() == pid.to_string());
     ours && lines.nth(6).is_some_and(|line| line.trim() == "ready")
-}
-
-/// The end of what the server has said since `from`.
-fn tail(log: &Path, from: u64) -> String {
-    let read = || -> std::io::Result<String> {
-        let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(from.max(length.saturating_sub(LOG_TAIL_MAX_BYTES)).min(length)))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
-    };
-    read().unwrap_or_else(|error| format!("(the log cannot be read: {error})"))
 }

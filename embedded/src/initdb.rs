@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use rand::Rng;
 use rand::distr::Alphanumeric;
+use rustix::process::Signal;
 
 use crate::cluster::Authentication;
 use crate::home::Home;
@@ -54,7 +55,8 @@ pub(crate) fn program(home: &Home, installation: &Installation, name: &str) -> C
     let mut command = Command::new(installation.program(name));
     command.env_clear().env("PATH", &installation.bin).env("LC_ALL", "C").env("TZ", "UTC").current_dir(home.dir());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    child::prepare(&mut command, home.run_as());
+    // A fast shutdown.
+    child::prepare(&mut command, home.run_as(), Signal::INT);
     command
 }
 

@@ -27,6 +27,7 @@ mod initdb;
 mod leftover;
 mod locate;
 mod lock;
+mod log;
 mod user;
 
 pub use cluster::{Authentication, Cluster, Settings};
