@@ -5,6 +5,8 @@
 //! callers inside a runtime go through `spawn_blocking`. No SQL client lives here; readiness is read from
 //! `postmaster.pid`, and the database itself is made in single-user mode.
 //!
+//! With the feature `rabbitmq` there is a private message broker, too, for tests and benchmarks.
+//!
 //! # How it is owned
 //!
 //! * **Always a child, never adopted.** A server left behind by a killed process is stopped and started anew, so that
@@ -28,6 +30,8 @@ mod leftover;
 mod locate;
 mod lock;
 mod log;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 mod user;
 
 pub use cluster::{Authentication, Cluster, Settings};

@@ -1,6 +1,9 @@
 //! A real server: started, stopped, killed, and left behind in every way that a crash leaves one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
