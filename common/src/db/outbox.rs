@@ -33,6 +33,80 @@ pub async fn push(
     Ok(())
 }
 
+/// How long ago something may have been enqueued without that being written down anew. Far below the sweeper's horizon,
+/// and fresh work, which is nearly all of it, costs no write.
+const STAMP_AFTER: Duration = Duration::from_secs(60);
+
+/// Removes entries whose messages are in the broker, each under the claim by which it was taken, and notes on `refs`, what
+/// they refer to, that it is on its way. `entries`: (id, claims), sorted.
+///
+/// # Errors
+/// [`DbError`]; the entries are published again then.
+pub async fn published(
+    database: &Database,
+    queue: &QueueName,
+    entries: &[(i64, i32)],
+    refs: &[Uuid],
+) -> Result<(), DbError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    // First the note: what has neither an entry nor a fresh note would be taken for lost.
+    let stamp = if queue.destination().is_some() {
+        Some(
+            "UPDATE claygate.deliveries AS d SET enqueued_at = now() FROM (
+             SELECT id FROM claygate.deliveries
+             WHERE id = ANY($1) AND state = 'pending'
+                 AND GREATEST(next_attempt_at, enqueued_at) < now() - $2::interval
+             ORDER BY id FOR UPDATE SKIP LOCKED
+         ) AS stale WHERE d.id = stale.id",
+        )
+    } else if *queue == QueueName::callbacks() {
+        Some(
+            "UPDATE claygate.callbacks AS c SET enqueued_at = now() FROM (
+             SELECT id FROM claygate.callbacks
+             WHERE id = ANY($1) AND state = 'received' AND GREATEST(received_at, enqueued_at) < now() - $2::interval
+             ORDER BY id FOR UPDATE SKIP LOCKED
+         ) AS stale WHERE c.id = stale.id",
+        )
+    } else {
+        None
+    };
+    if let Some(stamp) = stamp {
+        sqlx::query(stamp).bind(refs).bind(STAMP_AFTER).execute(database.pool()).await?;
+    }
+    let (ids, claims): (Vec<i64>, Vec<i32>) = entries.iter().copied().unzip();
+    sqlx::query(
+        "DELETE FROM claygate.outbox AS entry USING unnest($1::bigint[], $2::integer[]) AS done (id, claims)
+         WHERE entry.id = done.id AND entry.claims = done.claims",
+    )
+    .bind(ids)
+    .bind(claims)
+    .execute(database.pool())
+    .await?;
+    Ok(())
+}
+
+/// Makes entries that could not be published due in `delay`, each under the claim by which it was taken. `entries`:
+/// (id, claims), sorted.
+///
+/// # Errors
+/// [`DbError`]; their claims run out then.
+pub async fn put_off(database: &Database, entries: &[(i64, i32)], delay: Duration) -> Result<(), DbError> {
+    let (ids, claims): (Vec<i64>, Vec<i32>) = entries.iter().copied().unzip();
+    sqlx::query(
+        "UPDATE claygate.outbox AS entry SET due_at = now() + $3::interval
+         FROM unnest($1::bigint[], $2::integer[]) AS given (id, claims)
+         WHERE entry.id = given.id AND entry.claims = given.claims",
+    )
+    .bind(ids)
+    .bind(claims)
+    .bind(delay)
+    .execute(database.pool())
+    .await?;
+    Ok(())
+}
+
 /// What waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {

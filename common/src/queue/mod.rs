@@ -7,11 +7,12 @@
 //! as a due outbox row ([`crate::db::outbox::push`]).
 //!
 //! Two back-ends pass one conformance suite: [`postgres`], which claims due entries from the outbox itself, and
-//! RabbitMQ, where a relay publishes them.
+//! [`rabbitmq`], where a relay publishes them.
 
 mod backlog;
 mod doorbell;
 pub mod postgres;
+pub mod rabbitmq;
 
 use std::fmt;
 
@@ -44,7 +45,12 @@ impl QueueName {
         Self("released".to_owned())
     }
 
-    /// The name in tables and in the broker (there with the prefix `claygate.`).
+    /// What a broker gave up carrying: messages that came back too often. Nothing is pushed to it.
+    pub fn dead() -> Self {
+        Self("dead".to_owned())
+    }
+
+    /// The name in tables and in the broker (there behind a prefix and a dot).
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -71,6 +77,8 @@ pub struct Receipt {
 /// Ids to be worked off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// The queue that it was pushed to; not the one that it comes from where that is the dead letters.
+    pub queue: QueueName,
     /// 1 to 64 ids.
     pub refs: Vec<Uuid>,
     /// It was given out before and not acknowledged: work it off one id at a time.
@@ -85,6 +93,9 @@ pub enum QueueError {
     /// The back-end's database failed.
     #[error("the queue's database failed")]
     Database(#[from] crate::db::DbError),
+    /// The back-end's broker failed.
+    #[error("the queue's broker failed")]
+    Broker(#[from] rabbitmq::BrokerError),
 }
 
 /// A queue back-end.
@@ -92,6 +103,11 @@ pub enum QueueError {
 pub trait Queue: Send + Sync + 'static {
     /// Opens a consumer of `queue`. Any number may consume the same queue.
     async fn consumer(&self, queue: &QueueName) -> Result<Box<dyn Consumer>, QueueError>;
+
+    /// Where messages go that the back-end itself gives up on; `None`: it never does.
+    fn dead_letters(&self) -> Option<QueueName> {
+        None
+    }
 }
 
 /// One consumer of one queue.
@@ -103,6 +119,9 @@ pub trait Consumer: Send {
     /// # Cancel safety
     /// Safe: what was claimed and not returned comes again.
     async fn receive(&mut self, want: usize) -> Result<Vec<Message>, QueueError>;
+
+    /// Whether more was there than the last receive brought, as far as this consumer can tell.
+    fn more_may_wait(&self) -> bool;
 
     /// Acknowledges messages. Call it only after the commit that makes them unnecessary. Answers how many were still
     /// this consumer's; the others were given out again, and their new holders find nothing to do.

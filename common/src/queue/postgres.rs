@@ -74,6 +74,7 @@ impl Queue for PostgresQueue {
             mark: None,
             rescanned_at: Instant::now(),
             ids_per_entry: 1,
+            more_may_wait: false,
         }))
     }
 }
@@ -88,6 +89,7 @@ struct PostgresConsumer {
     rescanned_at: Instant,
     /// What the last claimed entries held on average.
     ids_per_entry: usize,
+    more_may_wait: bool,
 }
 
 impl PostgresConsumer {
@@ -125,16 +127,18 @@ impl PostgresConsumer {
             .map(|row| {
                 let claim: i32 = row.try_get("claims")?;
                 let receipt = Receipt { id: row.try_get("id")?, claim };
-                let message = Message { refs: row.try_get("refs")?, redelivered: claim > 1, receipt };
+                let refs = row.try_get("refs")?;
+                let message = Message { queue: self.queue.clone(), refs, redelivered: claim > 1, receipt };
                 Ok((row.try_get::<OffsetDateTime, _>("due_at")?, message))
             })
             .collect::<Result<Vec<_>, sqlx::Error>>()?;
         claimed.sort_by_key(|(due_at, message)| (*due_at, message.receipt.id));
+        let ids: usize = claimed.iter().map(|(_, message)| message.refs.len()).sum();
+        self.more_may_wait = claimed.len() == entries || ids >= want;
         if let Some((due_at, _)) = claimed.last() {
-            let ids: usize = claimed.iter().map(|(_, message)| message.refs.len()).sum();
             self.ids_per_entry = (ids / claimed.len()).max(1);
             self.mark = Some(*due_at - MARK_SLACK);
-            if claimed.len() == entries || ids >= want {
+            if self.more_may_wait {
                 // There may be more than this consumer can carry.
                 self.bell.notify_one();
             }
@@ -171,6 +175,10 @@ impl Consumer for PostgresConsumer {
             () = tokio::time::sleep(wait) => {}
         }
         Ok(self.claim(want).await?)
+    }
+
+    fn more_may_wait(&self) -> bool {
+        self.more_may_wait
     }
 
     async fn ack(&mut self, receipts: &[Receipt]) -> Result<usize, QueueError> {

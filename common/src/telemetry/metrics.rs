@@ -17,6 +17,10 @@ pub const KEY_POINTERS_MISSED: &str = "claygate_key_pointers_missed_total";
 pub const OUTBOX_ENTRIES: &str = "claygate_outbox_entries";
 /// Age of the oldest due outbox entry of a queue that is not paused.
 pub const OUTBOX_OLDEST_AGE_SECONDS: &str = "claygate_outbox_oldest_age_seconds";
+/// Whether a connection to the broker is there, by what it is for.
+pub const BROKER_CONNECTED: &str = "claygate_broker_connected";
+/// Messages given to the broker, by what it said.
+pub const PUBLISHED: &str = "claygate_published_messages_total";
 /// Callbacks in this process's spool.
 pub const SPOOL_ENTRIES: &str = "claygate_spool_entries";
 /// Defects that the intake survived.
@@ -100,6 +104,8 @@ fn describe() {
     describe_counter!(KEY_POINTERS_MISSED, "Callbacks whose configured key pointers gave no value.");
     describe_gauge!(OUTBOX_ENTRIES, "Outbox entries, waiting and scheduled.");
     describe_gauge!(OUTBOX_OLDEST_AGE_SECONDS, Unit::Seconds, "Age of the oldest due entry of a queue that runs.");
+    describe_gauge!(BROKER_CONNECTED, "Whether a connection to RabbitMQ is there, by what it is for.");
+    describe_counter!(PUBLISHED, "Messages given to RabbitMQ, by what it said.");
     describe_gauge!(SPOOL_ENTRIES, "Callbacks in this process's spool.");
     describe_counter!(INTAKE_PANICS, "Defects that the intake survived; each is logged.");
     describe_counter!(DELIVERIES, "Deliveries by destination and how they ended.");

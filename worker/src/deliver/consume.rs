@@ -103,10 +103,8 @@ impl Intake {
                 messages = consumer.receive(want) => messages?,
             };
             self.beat.beat();
-            // Less than was asked for: nothing is left behind it.
-            let received: usize = messages.iter().map(|message| message.refs.len()).sum();
-            self.work.lane.waiting.store(received >= want, Ordering::Relaxed);
-            if received > 0 {
+            self.work.lane.waiting.store(consumer.more_may_wait(), Ordering::Relaxed);
+            if !messages.is_empty() {
                 self.work_off(consumer.as_mut(), messages).await?;
             }
         }

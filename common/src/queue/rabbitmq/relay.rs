@@ -1,0 +1,189 @@
+//! The relay: brings what is due in the outbox to the broker. The only publisher there is.
+//!
+//! Guarantee: an entry is deleted only after the broker has confirmed its message. An entry whose fate is not known is
+//! published again: consumers work by state, so a second message finds nothing to do. Safe to run in every process at
+//! once: an entry is claimed by one of them, and a claim whose holder died runs out. When all of them die, the outbox
+//! grows and nothing is lost.
+//!
+//! Each queue has a relay of its own, with its own window and its own back-off, so that a full or missing queue stalls
+//! no other. While the broker is away or short of memory, nothing is claimed and nothing is rewritten. What belongs to
+//! a destination that is paused or disabled stays in the outbox.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use metrics::counter;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::publisher::{Published, Publisher};
+use super::{BrokerError, RabbitQueue, Shared};
+use crate::db::{DbError, destination_state, outbox};
+use crate::queue::postgres::{PostgresQueue, PostgresQueueSettings};
+use crate::queue::{BATCH_MAX, Message, Queue, QueueError, QueueName, Receipt};
+use crate::states::DestinationState;
+use crate::telemetry::logs::chain;
+use crate::telemetry::metrics::PUBLISHED;
+
+/// Ids that are published and not confirmed, per queue.
+const WINDOW: usize = 64 * BATCH_MAX;
+/// A claim is longer than publishing may take, so that no other relay takes the entry meanwhile.
+const CLAIM_MARGIN: Duration = Duration::from_secs(5);
+const HELD_EVERY: Duration = Duration::from_secs(1);
+const BLOCKED_EVERY: Duration = Duration::from_millis(250);
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// Publishes for some queues.
+pub struct Relay {
+    shared: Arc<Shared>,
+    queues: Vec<QueueName>,
+}
+
+impl Relay {
+    /// A relay for `queues` over the broker of `queue`.
+    pub fn new(queue: &RabbitQueue, queues: impl IntoIterator<Item = QueueName>) -> Self {
+        for result in Published::ALL {
+            counter!(PUBLISHED, "result" => result.as_str()).increment(0);
+        }
+        Self { shared: Arc::clone(&queue.shared), queues: queues.into_iter().collect() }
+    }
+
+    /// Publishes until `shutdown`; what is under way then is finished first.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (tell, held) = watch::channel(HashSet::new());
+        let database = self.shared.database.clone();
+        let lanes = self.queues.into_iter().map(|queue| {
+            let (shared, held, shutdown) = (Arc::clone(&self.shared), held.clone(), shutdown.clone());
+            Lane { shared, queue, held, back_off: BACK_OFF_MIN }.run(shutdown)
+        });
+        let watching = async {
+            loop {
+                match held_queues(&database).await {
+                    Ok(queues) => drop(tell.send_replace(queues)),
+                    Err(error) => tracing::debug!(error = %chain(&error), "paused destinations could not be read"),
+                }
+                tokio::time::sleep(HELD_EVERY).await;
+            }
+        };
+        tokio::select! {
+            _ = join_all(lanes) => {}
+            () = watching => {}
+        }
+    }
+}
+
+/// The queues of destinations that are not sent to just now.
+async fn held_queues(database: &crate::db::Database) -> Result<HashSet<QueueName>, DbError> {
+    let known = destination_state::list(database).await?;
+    let held = known.into_iter().filter(|one| one.state != DestinationState::Running);
+    Ok(held.map(|one| QueueName::deliver(&one.destination)).collect())
+}
+
+/// The relay of one queue.
+struct Lane {
+    shared: Arc<Shared>,
+    queue: QueueName,
+    held: watch::Receiver<HashSet<QueueName>>,
+    back_off: Duration,
+}
+
+impl Lane {
+    async fn run(mut self, shutdown: CancellationToken) {
+        let settings = PostgresQueueSettings {
+            lease: self.shared.settings.confirm_timeout + CLAIM_MARGIN,
+            ..PostgresQueueSettings::default()
+        };
+        let outbox = PostgresQueue::new(self.shared.database.clone(), self.shared.doorbell.clone(), settings);
+        let mut pause = PAUSE_MIN;
+        while !shutdown.is_cancelled() {
+            match self.publish_until_broken(&outbox, &shutdown, &mut pause).await {
+                Ok(()) => return,
+                // The connection says in the log that it is gone, and the database's users say it of the database.
+                Err(error) => tracing::debug!(queue = %self.queue, error = %chain(&error), "relaying was interrupted"),
+            }
+            if wait(pause, &shutdown).await {
+                return;
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn publish_until_broken(
+        &mut self,
+        outbox: &PostgresQueue,
+        shutdown: &CancellationToken,
+        pause: &mut Duration,
+    ) -> Result<(), QueueError> {
+        let publisher = Publisher::open(&self.shared, &self.queue).await?;
+        let mut entries = outbox.consumer(&self.queue).await?;
+        while !shutdown.is_cancelled() {
+            if !publisher.is_open() {
+                return Err(BrokerError::Down.into());
+            }
+            if !publisher.is_ready() {
+                wait(BLOCKED_EVERY, shutdown).await;
+                continue;
+            }
+            if self.held.borrow().contains(&self.queue) {
+                wait(HELD_EVERY, shutdown).await;
+                continue;
+            }
+            // Not cut short by a stop: what was claimed would wait for its claim to run out.
+            let claimed = entries.receive(WINDOW).await?;
+            if !claimed.is_empty() {
+                self.publish(&publisher, claimed).await?;
+            }
+            *pause = PAUSE_MIN;
+        }
+        Ok(())
+    }
+
+    /// Publishes a window and settles its entries.
+    async fn publish(&mut self, publisher: &Publisher, messages: Vec<Message>) -> Result<(), QueueError> {
+        let published = publisher.publish(&messages).await;
+        let (mut done, mut failed, mut refs) = (Vec::new(), Vec::new(), Vec::new());
+        for (message, published) in messages.into_iter().zip(&published) {
+            if *published == Published::Confirmed {
+                done.push(message.receipt);
+                refs.extend(message.refs);
+            } else {
+                failed.push(message.receipt);
+            }
+        }
+        outbox::published(&self.shared.database, &self.queue, &pairs(&done), &refs).await?;
+        let Some(worst) = published.iter().copied().find(|one| *one != Published::Confirmed) else {
+            self.back_off = BACK_OFF_MIN;
+            return Ok(());
+        };
+        tracing::warn!(
+            queue = %self.queue,
+            entries = failed.len(),
+            reason = worst.as_str(),
+            again_in = ?self.back_off,
+            "messages could not be published"
+        );
+        outbox::put_off(&self.shared.database, &pairs(&failed), self.back_off).await?;
+        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+        if published.contains(&Published::Unroutable) {
+            publisher.declare().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Entries with the claims under which they were taken, sorted.
+fn pairs(receipts: &[Receipt]) -> Vec<(i64, i32)> {
+    let mut pairs: Vec<(i64, i32)> = receipts.iter().map(|receipt| (receipt.id, receipt.claim)).collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+/// Waits; answers whether the process stops.
+async fn wait(pause: Duration, shutdown: &CancellationToken) -> bool {
+    tokio::time::timeout(pause, shutdown.cancelled()).await.is_ok()
+}
