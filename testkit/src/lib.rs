@@ -3,5 +3,6 @@
 
 pub mod http;
 pub mod postgres;
+pub mod rabbitmq;
 pub mod receiver;
 pub mod wait;

@@ -1,6 +1,8 @@
 //! The harness itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod rabbitmq;
+
 use testkit::postgres::TestDatabase;
 
 #[tokio::test]
