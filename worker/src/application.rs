@@ -16,6 +16,7 @@ use common::telemetry::Probe;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letters::DeadLetters;
 use crate::deliver::Deliverer;
 use crate::destinations::PrepareError;
 use crate::health::Health;
@@ -129,7 +130,7 @@ impl Application {
         ended_early.map_or(Ok(()), |error| Err(RunError(error)))
     }
 
-    /// The consumers of `callbacks` and `released`.
+    /// The consumers of `callbacks` and `released`, and of what the back-end gave up.
     fn spawn_routing(&self, parts: &mut JoinSet<()>) {
         for number in 0..self.config.worker.concurrency {
             let name = format!("route.{number}");
@@ -144,6 +145,15 @@ impl Application {
         parts.spawn(keep_running("released".to_owned(), self.shutdown.clone(), move || {
             releaser.clone().run(Arc::clone(&queue), health.watch("released"), shutdown.clone())
         }));
+        if let Some(name) = self.queue.dead_letters() {
+            let (router, database) = (self.router.clone(), self.database.clone());
+            let dead = DeadLetters { router, database, doorbell: self.doorbell.clone() };
+            let (queue, health, shutdown) = (Arc::clone(&self.queue), self.health.clone(), self.shutdown.clone());
+            parts.spawn(keep_running("dead letters".to_owned(), self.shutdown.clone(), move || {
+                let beat = health.watch("dead letters");
+                dead.clone().run(Arc::clone(&queue), name.clone(), beat, shutdown.clone())
+            }));
+        }
     }
 
     /// The duties that run from time to time.

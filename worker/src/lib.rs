@@ -8,6 +8,7 @@
 //! callbacks in, and holds no SQL.
 
 mod application;
+mod dead_letters;
 pub mod deliver;
 pub mod destinations;
 pub mod duties;

@@ -56,7 +56,9 @@ impl Releaser {
                 () = shutdown.cancelled() => return,
                 failed = self.consume(queue.as_ref(), &beat) => failed,
             };
-            tracing::warn!(error = %chain(&failed), "consuming released cool-downs was interrupted");
+            if !failed.is_told() {
+                tracing::warn!(error = %chain(&failed), "consuming released cool-downs was interrupted");
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}

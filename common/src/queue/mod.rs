@@ -11,6 +11,7 @@
 
 mod backlog;
 mod doorbell;
+mod open;
 pub mod postgres;
 pub mod rabbitmq;
 
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 pub use backlog::BacklogWatch;
 pub use doorbell::Doorbell;
+pub use open::{open, queues_of};
 
 /// Most ids in one message.
 pub const BATCH_MAX: usize = 64;
@@ -98,6 +100,13 @@ pub enum QueueError {
     Broker(#[from] rabbitmq::BrokerError),
 }
 
+impl QueueError {
+    /// Whether the log has it already: the connection tells its loss once, not each of its users again and again.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Broker(rabbitmq::BrokerError::Down))
+    }
+}
+
 /// A queue back-end.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
@@ -106,6 +115,12 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Where messages go that the back-end itself gives up on; `None`: it never does.
     fn dead_letters(&self) -> Option<QueueName> {
+        None
+    }
+
+    /// What brings `queues` from the outbox to the back-end, to be run beside the consumers; `None`: they claim from the
+    /// outbox themselves.
+    fn relay(&self, _queues: Vec<QueueName>) -> Option<rabbitmq::Relay> {
         None
     }
 }

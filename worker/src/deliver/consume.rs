@@ -63,11 +63,13 @@ pub(super) async fn run(work: Arc<LaneWork>, queue: Arc<dyn Queue>, beat: Beat, 
             // The message comes again and is counted.
             Err(_) => Interrupted::Panic,
         };
-        tracing::warn!(
-            destination = intake.work.name,
-            error = &error as &dyn std::error::Error,
-            "consuming deliveries was interrupted"
-        );
+        if !matches!(&error, Interrupted::Queue(error) if error.is_told()) {
+            tracing::warn!(
+                destination = intake.work.name,
+                error = &error as &dyn std::error::Error,
+                "consuming deliveries was interrupted"
+            );
+        }
         pause = if begun.elapsed() > PAUSE_MAX { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
         tokio::select! {
             () = shutdown.cancelled() => return,

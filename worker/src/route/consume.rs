@@ -26,7 +26,9 @@ pub async fn run(router: Router, queue: Arc<dyn Queue>, beat: Beat, shutdown: Ca
     let mut pause = PAUSE_MIN;
     while !shutdown.is_cancelled() {
         let Err(error) = consume(&router, queue.as_ref(), &beat, &shutdown, &mut pause).await else { return };
-        tracing::warn!(error = %chain(&error), "consuming callbacks was interrupted");
+        if !error.is_told() {
+            tracing::warn!(error = %chain(&error), "consuming callbacks was interrupted");
+        }
         wait(&shutdown, &mut pause).await;
     }
 }

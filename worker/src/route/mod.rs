@@ -140,7 +140,8 @@ impl Router {
         }
     }
 
-    async fn give_up(&self, id: CallbackId, reason: Reason) -> Result<BatchReport, DbError> {
+    /// Ends a callback that waits as dead.
+    pub(crate) async fn give_up(&self, id: CallbackId, reason: Reason) -> Result<BatchReport, DbError> {
         let ended = routing::give_up(&self.inner.database, id, self.inner.rules.version(), reason).await?;
         if !ended {
             return Ok(BatchReport::default());

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use common::config::Config;
 use common::db::{ConnectSettings, Database};
-use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
-use common::queue::{BacklogWatch, Doorbell};
+use common::queue::rabbitmq::Relay;
+use common::queue::{self, BacklogWatch, Doorbell};
 use common::telemetry::Probe;
 use common::telemetry::metrics::MetricsHandle;
 use console::AdminServer;
@@ -16,6 +16,7 @@ pub(super) struct Parts {
     database: Database,
     doorbell: Doorbell,
     backlog: BacklogWatch,
+    relay: Option<Relay>,
     intake: ingest::Application,
     worker: worker::Application,
     admin: AdminServer,
@@ -38,21 +39,17 @@ impl Parts {
         let database = Database::open(settings.clone());
         let doorbell = Doorbell::new();
         let backlog = BacklogWatch::new();
-        let queue = PostgresQueue::new(database.clone(), doorbell.clone(), PostgresQueueSettings::default());
-        let worker = worker::Application::build(
-            config,
-            database.clone(),
-            Arc::new(queue),
-            doorbell.clone(),
-            worker_stop.clone(),
-        )?;
+        let queue = queue::open(config, &database, &doorbell);
+        let relay = queue.relay(queue::queues_of(config));
+        let worker =
+            worker::Application::build(config, database.clone(), queue, doorbell.clone(), worker_stop.clone())?;
         let intake =
             ingest::Application::build(config, database.clone(), doorbell.clone(), intake_stop.clone()).await?;
         let mut probes = intake.probes();
         probes.extend(worker.probes());
         probes.push(Arc::new(backlog.clone()) as Arc<dyn Probe>);
         let admin = AdminServer::bind(config.admin.listen, probes, metrics)?;
-        Ok(Self { database, doorbell, backlog, intake, worker, admin, intake_stop, worker_stop, stop })
+        Ok(Self { database, doorbell, backlog, relay, intake, worker, admin, intake_stop, worker_stop, stop })
     }
 
     /// The public port.
@@ -67,7 +64,7 @@ impl Parts {
 
     /// Runs until `shutdown`, or until a part ends before that.
     pub(super) async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { database, doorbell, backlog, intake, worker, admin, intake_stop, worker_stop, stop } = self;
+        let Self { database, doorbell, backlog, relay, intake, worker, admin, intake_stop, worker_stop, stop } = self;
         // Cancelled by whichever part ends first.
         let ended = CancellationToken::new();
         let taking_in = tokio::spawn(tell(intake.run_until_stopped(), ended.clone()));
@@ -75,6 +72,7 @@ impl Parts {
         let served = tokio::spawn(tell(admin.run_until(stop.clone()), ended.clone()));
         let bell = tokio::spawn(doorbell.run(database.clone(), stop.clone()));
         let watch = tokio::spawn(backlog.run(database.clone(), stop.clone()));
+        let relay = relay.map(|relay| tokio::spawn(relay.run(stop.clone())));
 
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -88,6 +86,9 @@ impl Parts {
         let served = served.await;
         bell.await?;
         watch.await?;
+        if let Some(relay) = relay {
+            relay.await?;
+        }
         database.close().await;
         taken_in??;
         worked??;

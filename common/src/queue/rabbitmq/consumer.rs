@@ -19,7 +19,7 @@ use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
 };
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -253,13 +253,28 @@ impl State {
             }
             return Ok(());
         };
-        self.buffer.push_back(Buffered {
-            tag: delivery.delivery_tag,
-            acker: delivery.acker,
-            redelivered: delivery.redelivered,
-            queue,
-            refs,
-        });
+        let returned_too_often = is_returned_too_often(&delivery);
+        let Delivery { delivery_tag: tag, acker, redelivered, .. } = delivery;
+        let one = Buffered { tag, acker, redelivered, queue, refs };
+        if self.queue == QueueName::dead() && !returned_too_often {
+            // A policy of the operator's dropped it, not its ids.
+            self.give_back_to_outbox(one).await
+        } else {
+            self.buffer.push_back(one);
+            Ok(())
+        }
+    }
+
+    /// Gives what a policy made a dead letter of back to its queue. Where the outbox cannot be reached, it is held, and
+    /// returned in a while.
+    async fn give_back_to_outbox(&mut self, one: Buffered) -> Result<(), BrokerError> {
+        match self.push(std::slice::from_ref(&one)).await {
+            Ok(()) => drop(one.acker.ack(BasicAckOptions::default()).await?),
+            Err(error) => {
+                tracing::debug!(queue = %one.queue, error = %chain(&error), "a dead letter waits for the database");
+                self.held.insert(one.tag, Held { acker: one.acker, since: Instant::now() });
+            }
+        }
         Ok(())
     }
 
@@ -330,7 +345,6 @@ impl State {
             self.buffer.extend(fresh);
             return Ok(());
         }
-        self.shared.doorbell.ring(&self.queue);
         for one in fresh {
             one.acker.ack(BasicAckOptions::default()).await?;
         }
@@ -342,8 +356,19 @@ impl State {
         for one in messages {
             outbox::push(&mut transaction, &one.queue, &one.refs, None).await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        messages.iter().for_each(|one| self.shared.doorbell.ring(&one.queue));
+        Ok(())
     }
+}
+
+/// Whether a dead letter became one because it came back more often than its queue allows.
+fn is_returned_too_often(delivery: &Delivery) -> bool {
+    let headers = delivery.properties.headers().as_ref();
+    headers.and_then(|headers| headers.inner().get("x-first-death-reason")).is_some_and(|reason| match reason {
+        AMQPValue::LongString(reason) => reason.as_bytes() == b"delivery_limit",
+        _ => false,
+    })
 }
 
 fn tags(receipts: &[Receipt]) -> impl Iterator<Item = u64> {

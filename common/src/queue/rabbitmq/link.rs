@@ -63,7 +63,7 @@ impl Link {
     /// A channel of its own, over the connection that all users of this link share.
     ///
     /// # Errors
-    /// [`BrokerError`]; [`BrokerError::Down`] at once while nobody may dial.
+    /// [`BrokerError`]; [`BrokerError::Down`] when dialling failed, and at once while nobody may dial.
     pub(super) async fn open(self: &Arc<Self>) -> Result<Session, BrokerError> {
         let connection = self.connection().await?;
         let session = |channel| Session { channel, connection: Arc::clone(&connection), link: Arc::clone(self) };
@@ -98,16 +98,18 @@ impl Link {
                 Ok(connection)
             }
             Err(error) => {
+                let error = chain(&error);
                 if state.down_since.is_none() {
                     state.down_since = Some(Instant::now());
-                    let error = chain(&error);
                     tracing::warn!(purpose = self.purpose, error, "there is no connection to RabbitMQ; trying again");
+                } else {
+                    tracing::debug!(purpose = self.purpose, error, "there is still no connection to RabbitMQ");
                 }
                 // Jitter, so that many processes do not dial a broker that just came back at one moment.
                 let jitter = rand::rng().random_range(0.5..1.0);
                 state.not_before = Some(Instant::now() + state.pause.mul_f64(jitter));
                 state.pause = (state.pause * 2).min(PAUSE_MAX);
-                Err(error)
+                Err(BrokerError::Down)
             }
         }
     }

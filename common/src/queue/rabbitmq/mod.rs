@@ -130,4 +130,8 @@ impl Queue for RabbitQueue {
     fn dead_letters(&self) -> Option<QueueName> {
         Some(QueueName::dead())
     }
+
+    fn relay(&self, queues: Vec<QueueName>) -> Option<Relay> {
+        Some(Relay::new(self, queues))
+    }
 }
