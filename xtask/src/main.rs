@@ -4,6 +4,7 @@
 //! clone on a fresh machine needs nothing else.
 #![allow(clippy::print_stdout, reason = "a command talks to whoever runs it")]
 
+mod apt;
 mod machine;
 mod shell;
 mod test;

@@ -1,0 +1,65 @@
+//! Installing by apt, without a question and without the servers that Debian starts along with their packages.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::bail;
+
+use crate::shell::{run, works};
+
+const CLUSTER_CONFIG: &str = "/etc/postgresql-common/createcluster.conf";
+
+/// How to run what needs root.
+#[derive(Clone, Copy)]
+pub(crate) struct Root(&'static [&'static str]);
+
+impl Root {
+    /// As root already, or by `sudo -n`. `None`: neither works.
+    pub(crate) fn become_quietly() -> Option<Self> {
+        if works(Command::new("sh").args(["-c", "test \"$(id -u)\" = 0"])) {
+            return Some(Self(&[]));
+        }
+        works(Command::new("sudo").args(["-n", "true"])).then_some(Self(&["sudo", "-n"]))
+    }
+
+    fn command(self, program: &str) -> Command {
+        let mut words = self.0.iter().copied().chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words);
+        command
+    }
+}
+
+/// Installs PostgreSQL, and no cluster.
+pub(crate) fn install_postgres(root: Root) -> anyhow::Result<()> {
+    forbid_system_cluster(root)?;
+    install(root, "postgresql")
+}
+
+fn install(root: Root, package: &str) -> anyhow::Result<()> {
+    // A list that cannot be refreshed may still be good enough for the installation.
+    if let Err(error) = run(root.command("apt-get").args(["update"])) {
+        eprintln!("xtask: {error:#}; going on with the package lists that are there");
+    }
+    let mut install = root.command("env");
+    install.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends"]);
+    run(install.args(["-o", "Dpkg::Options::=--force-confold", package]))
+}
+
+/// Debian starts a cluster of its own with the package, unless it is told not to *before* the installation.
+fn forbid_system_cluster(root: Root) -> anyhow::Result<()> {
+    let present = std::fs::read_to_string(CLUSTER_CONFIG).unwrap_or_default();
+    if present.lines().any(|line| line.split_whitespace().eq(["create_main_cluster", "=", "false"])) {
+        return Ok(());
+    }
+    run(root.command("mkdir").args(["-p", "/etc/postgresql-common"]))?;
+    let mut tee =
+        root.command("tee").args(["-a", CLUSTER_CONFIG]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    if let Some(mut stdin) = tee.stdin.take() {
+        stdin.write_all(b"create_main_cluster = false\n")?;
+    }
+    if !tee.wait()?.success() {
+        bail!("{CLUSTER_CONFIG} could not be written");
+    }
+    Ok(())
+}
