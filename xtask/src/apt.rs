@@ -1,6 +1,7 @@
 //! Installing by apt, without a question and without the servers that Debian starts along with their packages.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::bail;
@@ -8,6 +9,8 @@ use anyhow::bail;
 use crate::shell::{run, works};
 
 const CLUSTER_CONFIG: &str = "/etc/postgresql-common/createcluster.conf";
+/// What the packages of RabbitMQ and Erlang would start: a broker, and a name server that listens on every address.
+const BROKER_UNITS: [&str; 3] = ["rabbitmq-server.service", "epmd.socket", "epmd.service"];
 
 /// How to run what needs root.
 #[derive(Clone, Copy)]
@@ -34,6 +37,25 @@ impl Root {
 pub(crate) fn install_postgres(root: Root) -> anyhow::Result<()> {
     forbid_system_cluster(root)?;
     install(root, "postgresql")
+}
+
+/// Installs RabbitMQ, and starts nothing of it, now or at the next boot.
+pub(crate) fn install_rabbitmq(root: Root) -> anyhow::Result<()> {
+    // Without systemd, the packages start nothing in containers, and elsewhere what the administrator lets them.
+    if !Path::new("/run/systemd/system").is_dir() {
+        return install(root, "rabbitmq-server");
+    }
+    // One that is there already is somebody's, and stays as it is.
+    let is_new = |unit: &&str| !works(Command::new("systemctl").args(["cat", unit]));
+    let units: Vec<&str> = BROKER_UNITS.into_iter().filter(is_new).collect();
+    if units.is_empty() {
+        return install(root, "rabbitmq-server");
+    }
+    run(root.command("systemctl").arg("mask").args(&units))?;
+    let installed = install(root, "rabbitmq-server");
+    run(root.command("systemctl").arg("unmask").args(&units))?;
+    installed?;
+    run(root.command("systemctl").arg("disable").args(&units))
 }
 
 fn install(root: Root, package: &str) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The machine's set-up: the programs of PostgreSQL. Nothing else is needed, and nothing of it is started here.
+//! The machine's set-up: the programs of PostgreSQL and RabbitMQ. Nothing else is needed, and nothing of it is started here.
 
 use std::process::Command;
 
@@ -38,9 +38,34 @@ const POSTGRES: Package = Package {
     ],
 };
 
+const RABBITMQ: Package = Package {
+    name: "RabbitMQ",
+    version: "3.10 or later",
+    variable: "CLAYGATE_RABBITMQ_BIN",
+    locate: || Ok(embedded::rabbitmq::locate().map(drop)?),
+    install_by_apt: apt::install_rabbitmq,
+    by_hand: &[
+        (
+            "apt-get",
+            // Masked meanwhile: Debian would start a broker for the whole machine, and its name server.
+            "sudo systemctl mask rabbitmq-server epmd.socket epmd.service; \
+             sudo apt-get update && sudo apt-get install -y --no-install-recommends rabbitmq-server; \
+             sudo systemctl unmask rabbitmq-server epmd.socket epmd.service; \
+             sudo systemctl disable rabbitmq-server epmd.socket epmd.service",
+        ),
+        ("dnf", "sudo dnf install -y rabbitmq-server"),
+        ("brew", "brew install rabbitmq"),
+    ],
+};
+
 /// Makes sure that PostgreSQL is there: installs it by apt where that works without a question, else says how.
 pub(crate) fn ensure_postgres() -> anyhow::Result<()> {
     POSTGRES.ensure()
+}
+
+/// As [`ensure_postgres`], for RabbitMQ. Only tests and benchmarks need it.
+pub(crate) fn ensure_rabbitmq() -> anyhow::Result<()> {
+    RABBITMQ.ensure()
 }
 
 impl Package {

@@ -6,6 +6,7 @@
 
 mod apt;
 mod machine;
+mod servers;
 mod shell;
 mod test;
 mod up;
@@ -32,7 +33,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Sets up the machine, checks format and lints, and runs every test against a Postgres of its own.
+    /// Sets up the machine, checks format and lints, and runs every test against a PostgreSQL and a RabbitMQ of its own.
     ///
     /// Example: cargo xtask test -E 'package(embedded)'
     Test {
