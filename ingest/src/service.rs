@@ -4,13 +4,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Parser;
-use common::config::{Config, Environment, Locations, Role};
-use common::db::{ConnectSettings, Database};
-use common::process::{migrate_when_possible, stop_on_signals};
-use common::queue::Doorbell;
-use common::telemetry::{logs, metrics};
+use common::config::Role;
+use common::process::{Foundation, migrate_when_possible, stop_on_signals};
 use console::AdminServer;
 use tokio_util::sync::CancellationToken;
 
@@ -33,16 +29,8 @@ pub struct Arguments {
 /// # Errors
 /// When the configuration, the spool or a listener cannot be used, or a part of the intake ends on its own.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let environment = Environment::from_process();
-    let locations = Locations::of_process(arguments.config.as_deref(), arguments.data.as_deref(), &environment)
-        .context("the working folder cannot be read")?;
-    let config = Config::load(Role::Ingest, &locations, &environment)?;
-    logs::init(&config.telemetry.log)?;
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let metrics = metrics::install()?;
-
-    let database = Database::open(settings(&config)?);
-    let doorbell = Doorbell::new();
+    let Foundation { config, metrics, database, doorbell } =
+        Foundation::lay(Role::Ingest, arguments.config.as_deref(), arguments.data.as_deref())?;
     let shutdown = stop_on_signals("answering what has been taken")?;
     let application = Application::build(&config, database.clone(), doorbell.clone(), shutdown.clone()).await?;
     let admin = AdminServer::bind(config.admin.listen, application.probes(), metrics)?;
@@ -64,13 +52,4 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     served.await??;
     database.close().await;
     Ok(ran?)
-}
-
-fn settings(config: &Config) -> anyhow::Result<ConnectSettings> {
-    let database = &config.database;
-    let url = database
-        .url
-        .as_ref()
-        .context("ingest needs database.url (or CLAYGATE_DATABASE__URL); `claygate up` brings a Postgres of its own")?;
-    Ok(ConnectSettings::from_url(url, database.password.clone(), database.max_connections)?)
 }

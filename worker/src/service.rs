@@ -5,15 +5,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::Parser;
-use common::config::{Config, Environment, Locations, Role};
-use common::db::{ConnectSettings, Database};
-use common::process::{migrate_when_possible, stop_on_signals};
+use common::config::Role;
+use common::process::{Foundation, migrate_when_possible, stop_on_signals};
+use common::queue::BacklogWatch;
 use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
-use common::queue::{BacklogWatch, Doorbell};
-use common::telemetry::logs;
-use common::telemetry::{Probe, metrics};
+use common::telemetry::Probe;
 use console::AdminServer;
 use tokio_util::sync::CancellationToken;
 
@@ -36,18 +33,10 @@ pub struct Arguments {
 /// # Errors
 /// When the configuration or the admin listener cannot be used, or a part of the worker ends on its own.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let environment = Environment::from_process();
-    let locations = Locations::of_process(arguments.config.as_deref(), arguments.data.as_deref(), &environment)
-        .context("the working folder cannot be read")?;
-    let config = Config::load(Role::Worker, &locations, &environment)?;
-    logs::init(&config.telemetry.log)?;
-    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let metrics = metrics::install()?;
+    let Foundation { config, metrics, database, doorbell } =
+        Foundation::lay(Role::Worker, arguments.config.as_deref(), arguments.data.as_deref())?;
     // A second installation in one process is refused; the first stays.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
-
-    let database = Database::open(settings(&config)?);
-    let doorbell = Doorbell::new();
     let queue = Arc::new(PostgresQueue::new(database.clone(), doorbell.clone(), PostgresQueueSettings::default()));
     let shutdown = stop_on_signals("ending what is under way")?;
     let application = Application::build(&config, database.clone(), queue, doorbell.clone(), shutdown.clone())?;
@@ -73,13 +62,4 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     served.await??;
     database.close().await;
     Ok(ran?)
-}
-
-fn settings(config: &Config) -> anyhow::Result<ConnectSettings> {
-    let database = &config.database;
-    let url = database
-        .url
-        .as_ref()
-        .context("worker needs database.url (or CLAYGATE_DATABASE__URL); `claygate up` brings a Postgres of its own")?;
-    Ok(ConnectSettings::from_url(url, database.password.clone(), database.max_connections)?)
 }

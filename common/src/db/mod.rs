@@ -27,7 +27,7 @@ pub mod routing;
 pub mod rule_sets;
 pub mod sweep;
 
-pub use connect::{ConnectSettings, Database};
+pub use connect::{ConnectSettings, Database, UrlProblem};
 pub use migrate::{MigrateError, Migrated, binary_version, migrate, schema_fingerprint};
 pub use sqlx::postgres::PgSslMode;
 

@@ -1,4 +1,7 @@
-//! What a process of ours does around its work: hearing signals, and bringing the schema up to date.
+//! What a process of ours does around its work: finding its configuration, opening what it stands on, hearing signals,
+//! and bringing the schema up to date.
+
+mod foundation;
 
 use std::time::Duration;
 
@@ -7,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::{ConnectSettings, Migrated, migrate};
 use crate::telemetry::logs::chain;
+
+pub use foundation::{Foundation, FoundationError, database_settings};
 
 const MIGRATE_AGAIN: Duration = Duration::from_secs(1);
 const MIGRATE_AGAIN_MAX: Duration = Duration::from_secs(30);
