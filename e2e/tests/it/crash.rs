@@ -6,9 +6,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use testkit::receiver::{Answer, Receiver};
 use testkit::wait::wait_for;
+use tokio::task::JoinHandle;
 
 use crate::sender::Sender;
-use crate::site::{LIMIT, Site, signal};
+use crate::site::{LIMIT, Site, Up, signal};
 
 /// Long enough for several requests to be under way when the process is killed.
 const ANSWER_AFTER: Duration = Duration::from_millis(20);
@@ -22,10 +23,39 @@ fn config(receiver: &Receiver) -> String {
     )
 }
 
-async fn slow_receiver() -> Receiver {
-    let receiver = Receiver::start().await;
-    receiver.answer_with(Answer::status(200).after(ANSWER_AFTER));
-    receiver
+/// A running `claygate up` that is sent leads, and delivers them to a receiver that takes its time.
+struct UnderLoad {
+    receiver: Receiver,
+    site: Site,
+    sender: Sender,
+    load: JoinHandle<Vec<String>>,
+}
+
+impl UnderLoad {
+    async fn start(leads: usize) -> (Self, Up) {
+        let receiver = Receiver::start().await;
+        receiver.answer_with(Answer::status(200).after(ANSWER_AFTER));
+        let site = Site::new(&config(&receiver));
+        let up = site.up().await;
+        let sender = Sender::new(&site, &up);
+        let load = sender.spawn_load(leads);
+        (Self { receiver, site, sender, load }, up)
+    }
+
+    /// Starts a successor, which the rest of the leads are sent to.
+    async fn up_again(&self) -> Up {
+        let up = self.site.up().await;
+        self.sender.follow(&up);
+        up
+    }
+
+    /// Waits for the rest, and looks whether all of it arrived although the process was killed this often.
+    async fn assert_nothing_lost(&mut self, leads: usize, kills: usize) {
+        let answered = (&mut self.load).await.unwrap();
+        assert_eq!(answered.len(), leads);
+        assert_all_delivered(&self.site, &answered, leads).await;
+        assert_sent(&self.receiver, leads, kills);
+    }
 }
 
 /// Waits until every callback has ended as routed and every delivery as delivered, and compares with what was answered.
@@ -73,70 +103,40 @@ fn assert_sent(receiver: &Receiver, leads: usize, kills: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_under_load_lose_nothing() {
     const LEADS: usize = 300;
-    let receiver = slow_receiver().await;
-    let site = Site::new(&config(&receiver));
-    let mut up = site.up().await;
-    let sender = Sender::new(&site, &up);
-    let load = sender.spawn_load(LEADS);
-
-    sender.wait_for_answers(40).await;
+    let (mut rig, up) = UnderLoad::start(LEADS).await;
+    rig.sender.wait_for_answers(40).await;
     up.kill();
-    up = site.up().await;
-    sender.follow(&up);
+    let up = rig.up_again().await;
     // While it is delivering.
-    receiver.wait_for_requests(80).await;
+    rig.receiver.wait_for_requests(80).await;
     up.kill();
-    up = site.up().await;
-    sender.follow(&up);
-    sender.wait_for_answers(200).await;
+    let up = rig.up_again().await;
+    rig.sender.wait_for_answers(200).await;
     up.kill();
-    up = site.up().await;
-    sender.follow(&up);
-
-    let answered = load.await.unwrap();
-    assert_eq!(answered.len(), LEADS);
-    assert_all_delivered(&site, &answered, LEADS).await;
-    assert_sent(&receiver, LEADS, 3);
+    let up = rig.up_again().await;
+    rig.assert_nothing_lost(LEADS, 3).await;
     assert!(up.terminate().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_postgres_under_load_loses_nothing() {
     const LEADS: usize = 120;
-    let receiver = slow_receiver().await;
-    let site = Site::new(&config(&receiver));
-    let up = site.up().await;
-    let sender = Sender::new(&site, &up);
-    let load = sender.spawn_load(LEADS);
-
-    sender.wait_for_answers(40).await;
-    signal(site.postmaster(), Signal::KILL);
+    let (mut rig, up) = UnderLoad::start(LEADS).await;
+    rig.sender.wait_for_answers(40).await;
+    signal(rig.site.postmaster(), Signal::KILL);
     assert_eq!(up.wait().code(), Some(1));
-    let up = site.up().await;
-    sender.follow(&up);
-
-    let answered = load.await.unwrap();
-    assert_all_delivered(&site, &answered, LEADS).await;
-    assert_sent(&receiver, LEADS, 1);
+    let up = rig.up_again().await;
+    rig.assert_nothing_lost(LEADS, 1).await;
     assert!(up.terminate().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_under_load_loses_nothing_and_sends_nothing_twice() {
     const LEADS: usize = 120;
-    let receiver = slow_receiver().await;
-    let site = Site::new(&config(&receiver));
-    let up = site.up().await;
-    let sender = Sender::new(&site, &up);
-    let load = sender.spawn_load(LEADS);
-
-    receiver.wait_for_requests(40).await;
+    let (mut rig, up) = UnderLoad::start(LEADS).await;
+    rig.receiver.wait_for_requests(40).await;
     assert!(up.terminate().success());
-    let up = site.up().await;
-    sender.follow(&up);
-
-    let answered = load.await.unwrap();
-    assert_all_delivered(&site, &answered, LEADS).await;
-    assert_sent(&receiver, LEADS, 0);
+    let up = rig.up_again().await;
+    rig.assert_nothing_lost(LEADS, 0).await;
     assert!(up.terminate().success());
 }
