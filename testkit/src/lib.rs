@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up ends here")]
 
 pub mod http;
+pub mod metrics;
 pub mod postgres;
 pub mod rabbitmq;
 pub mod receiver;

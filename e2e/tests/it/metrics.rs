@@ -1,5 +1,7 @@
 //! Alerts are never blind: every metric of the contract is there, at 0, before anything has happened.
 
+use testkit::metrics::CALLBACK_RESULTS;
+
 use crate::site::Site;
 
 const CONTRACT: [&str; 11] = [
@@ -15,38 +17,21 @@ const CONTRACT: [&str; 11] = [
     "claygate_end_to_end_seconds",
     "claygate_icp_score",
 ];
-const RESULTS: [&str; 11] = [
-    "accepted",
-    "duplicate",
-    "recorded",
-    "spooled",
-    "quarantined",
-    "conflict",
-    "unauthorized",
-    "malformed",
-    "too_large",
-    "throttled",
-    "unavailable",
-];
 
 #[tokio::test]
 async fn every_metric_exists_at_zero_right_after_the_start() {
     let site = Site::new("");
     let up = site.up().await;
-    let page = up.admin("/metrics").await;
-    let series: Vec<&str> = page.lines().filter(|line| line.starts_with("claygate_")).collect();
+    let page = up.metrics().await;
     for name in CONTRACT {
-        let of_it = |line: &&&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ', '_']));
-        assert!(series.iter().any(|line| of_it(&line)), "{name} is missing in:\n{page}");
+        assert!(page.has(name), "{name} is missing in:\n{page}");
     }
-    for result in RESULTS {
-        let line =
-            |line: &&str| line.starts_with("claygate_callbacks_total{") && line.contains(&format!("\"{result}\""));
-        assert!(series.iter().copied().any(|series| line(&series)), "{result} is missing in:\n{page}");
+    for result in CALLBACK_RESULTS {
+        let value = page.value("claygate_callbacks_total", &[("result", result)]);
+        assert_eq!(value, Some(0.0), "{result} in:\n{page}");
     }
-    for line in series {
-        let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-        assert!(value == 0.0, "{line}");
+    for (series, value) in page.series() {
+        assert!(value == 0.0, "{series} is {value}");
     }
     assert!(up.terminate().success());
 }

@@ -11,6 +11,7 @@ use common::db::{ConnectSettings, Database, PgSslMode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::metrics::MetricsPage;
 use testkit::wait::wait_for;
 
 /// Long: the machine may be busy, and Postgres may have to recover.
@@ -238,6 +239,11 @@ impl Up {
     pub(crate) async fn admin(&self, path: &str) -> String {
         let url = format!("http://127.0.0.1:{}{path}", self.admin_port);
         testkit::http::client().get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// What it counts.
+    pub(crate) async fn metrics(&self) -> MetricsPage {
+        MetricsPage::new(self.admin("/metrics").await)
     }
 }
 

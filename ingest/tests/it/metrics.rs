@@ -1,22 +1,9 @@
 //! What is counted, and that every series is there before anything happens.
 
 use common::telemetry::metrics;
+use testkit::metrics::{CALLBACK_RESULTS, MetricsPage};
 
 use crate::gateway::{Answer, SECRET, Site};
-
-const RESULTS: [&str; 11] = [
-    "accepted",
-    "duplicate",
-    "recorded",
-    "spooled",
-    "quarantined",
-    "conflict",
-    "unauthorized",
-    "malformed",
-    "too_large",
-    "throttled",
-    "unavailable",
-];
 
 /// The recorder is the process's own, so the source's name is this test's own.
 const METERED: &str = r#"
@@ -27,23 +14,26 @@ verify = { kind = "token", header = "X-Gate", secrets = ["a-static-secret-of-the
 idempotency = { pointers = ["/row"], changed = "conflict" }
 "#;
 
-fn callbacks(result: &str, n: u64) -> String {
-    format!("claygate_callbacks_total{{source=\"metered\",result=\"{result}\"}} {n}")
+fn callbacks(page: &MetricsPage, result: &str) -> Option<f64> {
+    page.value("claygate_callbacks_total", &[("source", "metered"), ("result", result)])
+}
+
+fn missed(page: &MetricsPage) -> Option<f64> {
+    page.value("claygate_key_pointers_missed_total", &[("source", "metered")])
 }
 
 #[tokio::test]
 async fn every_result_is_there_at_zero_and_counts() {
     let handle = metrics::install().unwrap();
     let (site, gateway) = Site::with(METERED).await;
-    let rendered = handle.render();
-    for result in RESULTS {
-        assert!(rendered.contains(&callbacks(result, 0)), "{result} of {rendered}");
+    let page = MetricsPage::new(handle.render());
+    for result in CALLBACK_RESULTS {
+        assert_eq!(callbacks(&page, result), Some(0.0), "{result} of {page}");
     }
     for name in ["claygate_ack_seconds_count", "claygate_spool_entries"] {
-        assert!(rendered.lines().any(|line| line.starts_with(name)), "{name} of {rendered}");
+        assert!(page.has(name), "{name} of {page}");
     }
-    let missed = "claygate_key_pointers_missed_total{source=\"metered\"}";
-    assert!(rendered.contains(&format!("{missed} 0")), "{rendered}");
+    assert_eq!(missed(&page), Some(0.0), "{page}");
 
     let post = async |secret: &str, body: String| {
         Answer::of(gateway.request_to("/metered").header("X-Gate", secret).body(body)).await.status
@@ -65,22 +55,22 @@ async fn every_result_is_there_at_zero_and_counts() {
     site.bring_postgres_back().await;
     gateway.wait_until_drained().await;
 
-    let rendered = handle.render();
+    let page = MetricsPage::new(handle.render());
     for (result, n) in [
-        ("accepted", 2),
-        ("duplicate", 1),
-        ("conflict", 1),
-        ("recorded", 1),
-        ("quarantined", 1),
-        ("unauthorized", 1),
-        ("too_large", 1),
-        ("spooled", 1),
-        ("malformed", 0),
-        ("throttled", 0),
-        ("unavailable", 0),
+        ("accepted", 2.0),
+        ("duplicate", 1.0),
+        ("conflict", 1.0),
+        ("recorded", 1.0),
+        ("quarantined", 1.0),
+        ("unauthorized", 1.0),
+        ("too_large", 1.0),
+        ("spooled", 1.0),
+        ("malformed", 0.0),
+        ("throttled", 0.0),
+        ("unavailable", 0.0),
     ] {
-        assert!(rendered.contains(&callbacks(result, n)), "{n} {result} of {rendered}");
+        assert_eq!(callbacks(&page, result), Some(n), "{result} of {page}");
     }
-    assert!(rendered.contains(&format!("{missed} 2")), "{rendered}");
+    assert_eq!(missed(&page), Some(2.0), "{page}");
     gateway.stop(&site).await;
 }
