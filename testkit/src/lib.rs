@@ -4,6 +4,7 @@
 pub mod http;
 pub mod metrics;
 pub mod postgres;
+pub mod proxy;
 pub mod rabbitmq;
 pub mod receiver;
 pub mod wait;

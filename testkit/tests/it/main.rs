@@ -1,6 +1,7 @@
 //! The harness itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod proxy;
 mod rabbitmq;
 
 use testkit::postgres::TestDatabase;
