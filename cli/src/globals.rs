@@ -1,12 +1,12 @@
-//! What every command shares: `--config`, `--data`, the configuration, and a way to the database.
+//! What every command shares: `--config`, `--data`, and a way to the database.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::Args;
-use common::config::{Config, Environment, Locations, Role};
+use common::config::{Config, Role};
 use common::db::{ConnectSettings, Database, PgSslMode, migrate};
+use common::process::database_settings;
 use embedded::{Cluster, Home, Lock, Settings};
 
 use crate::run_file::{RunFile, RunningPostgres};
@@ -15,40 +15,8 @@ use crate::run_file::{RunFile, RunningPostgres};
 const BUSY_LIMIT: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// Options of every command.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct Globals {
-    /// The configuration file [default: $CLAYGATE_CONFIG, else ./claygate.toml]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// The data folder [default: $CLAYGATE_DATA, else claygate-data beside the file]
-    #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-}
-
-impl Globals {
-    /// Where file and data folder are, by the options, the environment and the working folder.
-    pub(crate) fn locations(&self, environment: &Environment) -> anyhow::Result<Locations> {
-        Locations::of_process(self.config.as_deref(), self.data.as_deref(), environment)
-            .context("the working folder cannot be read")
-    }
-
-    /// The configuration for a process of `role`.
-    pub(crate) fn load(&self, role: Role) -> anyhow::Result<Config> {
-        let environment = Environment::from_process();
-        Ok(Config::load(role, &self.locations(&environment)?, &environment)?)
-    }
-
-    /// A way to the database: the one of `database.url`, of a running `up`, or an embedded one that runs until
-    /// [`OpenDatabase::close`]. An embedded one has the current schema.
-    pub(crate) async fn database(&self) -> anyhow::Result<OpenDatabase> {
-        let open = OpenDatabase::open(&self.load(Role::Tool)?).await?;
-        if open.own.is_some() {
-            migrate(open.database.settings()).await?;
-        }
-        Ok(open)
-    }
-}
+/// The options of every command.
+pub(crate) use common::process::Arguments as Globals;
 
 /// A database that a command may use until it closes it.
 pub(crate) struct OpenDatabase {
@@ -58,9 +26,19 @@ pub(crate) struct OpenDatabase {
 }
 
 impl OpenDatabase {
-    /// As [`Globals::database`], for a command that has the configuration already and does not need the schema.
+    /// A way to the database: the one of `database.url`, of a running `up`, or an embedded one that runs until
+    /// [`OpenDatabase::close`]. An embedded one has the current schema.
+    pub(crate) async fn reach(globals: &Globals) -> anyhow::Result<Self> {
+        let open = Self::open(&globals.load(Role::Tool)?).await?;
+        if open.own.is_some() {
+            migrate(open.database.settings()).await?;
+        }
+        Ok(open)
+    }
+
+    /// As [`OpenDatabase::reach`], for a command that has the configuration already and does not need the schema.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
-        if let Some(settings) = remote_settings(config)? {
+        if let Some(settings) = database_settings(config)? {
             return Ok(Self { database: Database::open(settings), own: None });
         }
         std::fs::create_dir_all(&config.data).with_context(|| format!("making {}", config.data.display()))?;
@@ -98,13 +76,6 @@ impl OpenDatabase {
             None => Ok(()),
         }
     }
-}
-
-/// The settings of `database.url`; `None`: the embedded Postgres is meant.
-pub(crate) fn remote_settings(config: &Config) -> anyhow::Result<Option<ConnectSettings>> {
-    let database = &config.database;
-    let Some(url) = &database.url else { return Ok(None) };
-    Ok(Some(ConnectSettings::from_url(url, database.password.clone(), database.max_connections)?))
 }
 
 /// Starts the embedded Postgres of the data folder, whose lock the caller holds.

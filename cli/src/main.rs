@@ -15,7 +15,7 @@ use crate::globals::Globals;
 /// A durable gateway between Clay and the rest of a go-to-market stack.
 #[derive(Parser)]
 #[command(name = "claygate", version, arg_required_else_help = true)]
-struct Arguments {
+struct Invocation {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
@@ -23,7 +23,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let Arguments { globals, command } = Arguments::parse();
+    let Invocation { globals, command } = Invocation::parse();
     match run(&globals, command) {
         Ok(code) => code,
         Err(error) => {

@@ -1,9 +1,17 @@
 //! The `worker` binary: parse, build, run.
 
 use clap::Parser;
-use worker::service::{Arguments, run};
+use common::process::Arguments;
+
+/// Route stored callbacks and deliver what comes of them.
+#[derive(Parser)]
+#[command(name = "worker", version, after_help = "Example:\n  worker --config /etc/claygate.toml")]
+struct Invocation {
+    #[command(flatten)]
+    arguments: Arguments,
+}
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(arguments))
+    let Invocation { arguments } = Invocation::parse();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(worker::service::run(&arguments))
 }

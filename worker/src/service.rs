@@ -2,12 +2,10 @@
 //!
 //! Starts without Postgres, says so in `/readyz`, and begins as soon as the schema is there.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Parser;
 use common::config::Role;
-use common::process::{Foundation, migrate_when_possible, stop_on_signals};
+use common::process::{Arguments, Foundation, migrate_when_possible, stop_on_signals};
 use common::queue::BacklogWatch;
 use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
 use common::telemetry::Probe;
@@ -16,25 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Application;
 
-/// Route stored callbacks and deliver what comes of them.
-#[derive(Parser, Clone, Debug)]
-#[command(name = "worker", version, after_help = "Example:\n  worker --config /etc/claygate.toml")]
-pub struct Arguments {
-    /// The configuration file [default: $CLAYGATE_CONFIG, else ./claygate.toml]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The data folder [default: $CLAYGATE_DATA, else claygate-data beside the file]
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-}
-
 /// Runs until SIGTERM or SIGINT, and then until what is under way has ended, at most `worker.drain` long.
 ///
 /// # Errors
 /// When the configuration or the admin listener cannot be used, or a part of the worker ends on its own.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Foundation { config, metrics, database, doorbell } =
-        Foundation::lay(Role::Worker, arguments.config.as_deref(), arguments.data.as_deref())?;
+pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Foundation { config, metrics, database, doorbell } = Foundation::lay(Role::Worker, arguments)?;
     // A second installation in one process is refused; the first stays.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let queue = Arc::new(PostgresQueue::new(database.clone(), doorbell.clone(), PostgresQueueSettings::default()));

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::plan::{self, Confirmation};
 use super::since::{self, Since};
-use crate::globals::Globals;
+use crate::globals::{Globals, OpenDatabase};
 
 /// List dead letters, send one again.
 #[derive(Args)]
@@ -74,7 +74,7 @@ fn parse_position(text: &str) -> Result<(OffsetDateTime, Uuid), String> {
 
 impl Dead {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let open = globals.database().await?;
+        let open = OpenDatabase::reach(globals).await?;
         let done = match self.action {
             Action::List(list) => list.run(open.database()).await,
             Action::Replay(replay) => replay.run(open.database(), globals).await,

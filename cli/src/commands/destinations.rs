@@ -8,7 +8,7 @@ use common::db::{Database, destination_state};
 use serde_json::json;
 
 use super::since;
-use crate::globals::Globals;
+use crate::globals::{Globals, OpenDatabase};
 
 /// List destinations, pause one, let one go on.
 #[derive(Args)]
@@ -56,7 +56,7 @@ struct Resume {
 impl Destinations {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let config = globals.load(Role::Tool)?;
-        let open = globals.database().await?;
+        let open = OpenDatabase::reach(globals).await?;
         let done = match self.action {
             Action::List(list) => list.run(&config, open.database()).await,
             Action::Pause(pause) => pause.run(&config, open.database()).await,

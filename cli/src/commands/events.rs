@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::plan::{self, Confirmation};
 use super::since::Since;
-use crate::globals::Globals;
+use crate::globals::{Globals, OpenDatabase};
 
 /// A state of its own in `list`: what is there is no callback yet.
 const QUARANTINED: &str = "quarantined";
@@ -94,7 +94,7 @@ struct Replay {
 
 impl Events {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let open = globals.database().await?;
+        let open = OpenDatabase::reach(globals).await?;
         let done = match self.action {
             Action::List(list) => list.run(open.database()).await,
             Action::Show(show) => show.run(open.database()).await,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use ingest::service::{self, Arguments};
+use ingest::service;
 
 use crate::globals::Globals;
 
@@ -17,8 +17,7 @@ pub(crate) struct Ingest {}
 
 impl Ingest {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let arguments = Arguments { config: globals.config.clone(), data: globals.data.clone() };
-        service::run(arguments).await?;
+        service::run(globals).await?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use worker::service::{self, Arguments};
+use worker::service;
 
 use crate::globals::Globals;
 
@@ -16,8 +16,7 @@ pub(crate) struct Worker {}
 
 impl Worker {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
-        let arguments = Arguments { config: globals.config.clone(), data: globals.data.clone() };
-        service::run(arguments).await?;
+        service::run(globals).await?;
         Ok(ExitCode::SUCCESS)
     }
 }

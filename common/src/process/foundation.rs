@@ -1,8 +1,7 @@
 //! What a service stands on, opened in the order in which it can fail.
 
-use std::path::Path;
-
-use crate::config::{Config, ConfigError, Environment, Locations, Role};
+use super::{Arguments, LoadError};
+use crate::config::{Config, Role};
 use crate::db::{ConnectSettings, Database, UrlProblem};
 use crate::queue::Doorbell;
 use crate::telemetry::logs::{self, LogFilterProblem};
@@ -23,12 +22,9 @@ pub struct Foundation {
 /// Why a service cannot start. Postgres being away is no reason.
 #[derive(Debug, thiserror::Error)]
 pub enum FoundationError {
-    /// Relative paths lead nowhere.
-    #[error("the working folder cannot be read")]
-    WorkingFolder(#[from] std::io::Error),
-    /// What has to be changed in the configuration.
+    /// There is no configuration.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Load(#[from] LoadError),
     /// Nothing can be logged.
     #[error(transparent)]
     Logs(#[from] LogFilterProblem),
@@ -46,13 +42,12 @@ pub enum FoundationError {
 }
 
 impl Foundation {
-    /// Reads the configuration (`config` and `data` as for [`Locations::resolve`]), starts logging and counting, and opens the database without connecting.
+    /// Reads the configuration, starts logging and counting, and opens the database without connecting.
     ///
     /// # Errors
     /// [`FoundationError`], which says what to change.
-    pub fn lay(role: Role, config: Option<&Path>, data: Option<&Path>) -> Result<Self, FoundationError> {
-        let environment = Environment::from_process();
-        let config = Config::load(role, &Locations::of_process(config, data, &environment)?, &environment)?;
+    pub fn lay(role: Role, arguments: &Arguments) -> Result<Self, FoundationError> {
+        let config = arguments.load(role)?;
         logs::init(&config.telemetry.log)?;
         config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let metrics = metrics::install()?;

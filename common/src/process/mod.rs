@@ -1,6 +1,7 @@
 //! What a process of ours does around its work: finding its configuration, opening what it stands on, hearing signals,
 //! and bringing the schema up to date.
 
+mod arguments;
 mod foundation;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::db::{ConnectSettings, Migrated, migrate};
 use crate::telemetry::logs::chain;
 
+pub use arguments::{Arguments, LoadError};
 pub use foundation::{Foundation, FoundationError, database_settings};
 
 const MIGRATE_AGAIN: Duration = Duration::from_secs(1);

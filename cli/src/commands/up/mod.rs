@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 use common::config::{Config, Environment, Locations, Role, make_secret, missing_secrets};
 use common::db::{ConnectSettings, Database, migrate};
-use common::process::migrate_when_possible;
+use common::process::{database_settings, migrate_when_possible};
 use common::telemetry::{logs, metrics};
 use embedded::{Cluster, Lock};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use worker::rescue::release_all_leases;
 
 use self::parts::Parts;
-use crate::globals::{Globals, cluster_settings, remote_settings, start_cluster, stop_cluster};
+use crate::globals::{Globals, cluster_settings, start_cluster, stop_cluster};
 use crate::run_file::{RunFile, RunningPostgres};
 
 /// Run everything in one process: intake, worker, admin port, and a Postgres of its own.
@@ -130,7 +130,7 @@ struct Postgres {
 
 impl Postgres {
     async fn start(config: &Config) -> anyhow::Result<Self> {
-        if let Some(settings) = remote_settings(config)? {
+        if let Some(settings) = database_settings(config)? {
             return Ok(Self { settings, cluster: None });
         }
         let cluster = start_cluster(config).await?;
