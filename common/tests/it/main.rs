@@ -6,3 +6,4 @@ mod migrations;
 mod operator;
 mod queue_conformance;
 mod queue_postgres;
+mod queue_rabbitmq;
