@@ -4,6 +4,7 @@
 
 use common::config::Role;
 use common::process::{Arguments, Foundation, migrate_when_possible, stop_on_signals};
+use common::queue::{self, QueueName};
 use console::AdminServer;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,8 @@ use crate::Application;
 /// When the configuration, the spool or a listener cannot be used, or a part of the intake ends on its own.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Foundation { config, metrics, database, doorbell } = Foundation::lay(Role::Ingest, arguments)?;
+    // Only what is written here: the rest is the workers', and worth nothing without them.
+    let relay = queue::open(&config, &database, &doorbell).relay(vec![QueueName::callbacks()]);
     let shutdown = stop_on_signals("answering what has been taken")?;
     let application = Application::build(&config, database.clone(), doorbell.clone(), shutdown.clone()).await?;
     let admin = AdminServer::bind(config.admin.listen, application.probes(), metrics)?;
@@ -22,10 +25,11 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     // The admin port answers until the intake has ended.
     let ended = CancellationToken::new();
-    let background = [
+    let mut background = vec![
         tokio::spawn(migrate_when_possible(database.settings().clone(), shutdown.clone())),
         tokio::spawn(doorbell.run(database.clone(), ended.clone())),
     ];
+    background.extend(relay.map(|relay| tokio::spawn(relay.run(ended.clone()))));
     let served = tokio::spawn(admin.run_until(ended.clone()));
     let ran = application.run_until_stopped().await;
     shutdown.cancel();

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use common::config::Role;
 use common::process::{Arguments, Foundation, migrate_when_possible, stop_on_signals};
-use common::queue::BacklogWatch;
-use common::queue::postgres::{PostgresQueue, PostgresQueueSettings};
+use common::queue::{self, BacklogWatch};
 use common::telemetry::Probe;
 use console::AdminServer;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,8 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let Foundation { config, metrics, database, doorbell } = Foundation::lay(Role::Worker, arguments)?;
     // A second installation in one process is refused; the first stays.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
-    let queue = Arc::new(PostgresQueue::new(database.clone(), doorbell.clone(), PostgresQueueSettings::default()));
+    let queue = queue::open(&config, &database, &doorbell);
+    let relay = queue.relay(queue::queues_of(&config));
     let shutdown = stop_on_signals("ending what is under way")?;
     let application = Application::build(&config, database.clone(), queue, doorbell.clone(), shutdown.clone())?;
     let backlog = BacklogWatch::new();
@@ -33,10 +33,11 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     // The admin port answers until the worker has ended.
     let ended = CancellationToken::new();
-    let background = [
+    let mut background = vec![
         tokio::spawn(doorbell.run(database.clone(), ended.clone())),
         tokio::spawn(backlog.run(database.clone(), ended.clone())),
     ];
+    background.extend(relay.map(|relay| tokio::spawn(relay.run(ended.clone()))));
     let served = tokio::spawn(admin.run_until(ended.clone()));
     migrate_when_possible(database.settings().clone(), shutdown.clone()).await;
     let ran = application.run_until_stopped().await;

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub use backlog::BacklogWatch;
 pub use doorbell::Doorbell;
-pub use open::{open, queues_of};
+pub use open::{broker_settings, open, queues_of};
 
 /// Most ids in one message.
 pub const BATCH_MAX: usize = 64;

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use super::postgres::{PostgresQueue, PostgresQueueSettings};
 use super::rabbitmq::{RabbitQueue, RabbitSettings};
 use super::{Doorbell, Queue, QueueName};
-use crate::config::Config;
+use crate::config::{Config, QueueConfig};
 use crate::db::Database;
 
 /// The queue that `config` names: RabbitMQ with a `[queue] url`, else Postgres itself. Nothing is dialled yet.
 pub fn open(config: &Config, database: &Database, doorbell: &Doorbell) -> Arc<dyn Queue> {
     let (database, doorbell) = (database.clone(), doorbell.clone());
-    match &config.queue.url {
+    match broker_settings(config) {
         None => Arc::new(PostgresQueue::new(database, doorbell, PostgresQueueSettings::default())),
-        Some(url) => {
-            let settings = RabbitSettings::new(url.clone(), config.queue.password.clone(), config.queue.prefix.clone());
-            Arc::new(RabbitQueue::new(settings, database, doorbell))
-        }
+        Some(settings) => Arc::new(RabbitQueue::new(settings, database, doorbell)),
     }
+}
+
+/// How to reach the broker that `config` names; `None`: Postgres is the queue.
+pub fn broker_settings(config: &Config) -> Option<RabbitSettings> {
+    let QueueConfig { url, password, prefix } = &config.queue;
+    Some(RabbitSettings::new(url.clone()?, password.clone(), prefix))
 }
 
 /// Every queue that work is pushed to under `config`.

@@ -2,6 +2,7 @@
 //!
 //! It repairs nothing and stays away from people's data. It runs beside a live `up` as well as without one.
 
+mod broker;
 mod checks;
 mod database;
 
@@ -110,5 +111,6 @@ async fn examine(globals: &Globals) -> anyhow::Result<Vec<Finding>> {
         findings.push(checks::binaries());
     }
     findings.extend(database::check(&config, running.as_ref()).await);
+    findings.extend(broker::check(&config).await);
     Ok(findings)
 }

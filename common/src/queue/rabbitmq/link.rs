@@ -55,9 +55,13 @@ pub(super) struct Session {
 
 impl Link {
     pub(super) fn new(settings: &RabbitSettings, purpose: &'static str) -> Arc<Self> {
-        gauge!(BROKER_CONNECTED, "link" => purpose).set(0.0);
         let state = State { connection: None, down_since: None, not_before: None, pause: PAUSE_MIN };
         Arc::new(Self { purpose, settings: settings.clone(), state: Mutex::new(state) })
+    }
+
+    /// Makes its series exist at 0.
+    pub(super) fn register_metrics(&self) {
+        gauge!(BROKER_CONNECTED, "link" => self.purpose).set(0.0);
     }
 
     /// A channel of its own, over the connection that all users of this link share.
@@ -112,6 +116,11 @@ impl Link {
                 Err(BrokerError::Down)
             }
         }
+    }
+
+    /// Dials and hangs up.
+    pub(super) async fn try_dial(&self) -> Result<(), BrokerError> {
+        Ok(self.dial().await?.close(200, "tried".into()).await?)
     }
 
     async fn dial(&self) -> Result<Connection, BrokerError> {

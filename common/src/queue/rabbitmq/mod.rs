@@ -116,9 +116,20 @@ impl RabbitQueue {
     pub fn new(settings: RabbitSettings, database: Database, doorbell: Doorbell) -> Self {
         let consuming = Link::new(&settings, "consuming");
         let publishing = Link::new(&settings, "publishing");
+        for link in [&consuming, &publishing] {
+            link.register_metrics();
+        }
         let topology = Topology::new(&settings.prefix);
         Self { shared: Arc::new(Shared { settings, topology, consuming, publishing, database, doorbell }) }
     }
+}
+
+/// Connects and disconnects: whether the broker of `settings` can be reached and lets this user in.
+///
+/// # Errors
+/// [`BrokerError`], with its cause.
+pub async fn try_connect(settings: &RabbitSettings) -> Result<(), BrokerError> {
+    Link::new(settings, "trying").try_dial().await
 }
 
 #[async_trait]
