@@ -96,7 +96,7 @@ pub enum QueueError {
     #[error("the queue's database failed")]
     Database(#[from] crate::db::DbError),
     /// The back-end's broker failed.
-    #[error("the queue's broker failed")]
+    #[error("the queue's broker failed: {0}")]
     Broker(#[from] rabbitmq::BrokerError),
 }
 

@@ -5,8 +5,10 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is too chatty at `info` in the libraries below us; a filter of the operator's own wins.
-const QUIET: &str = "info,actix_server=warn,actix_http=warn,hyper=warn,reqwest=warn,refinery_core=warn,sqlx=warn";
+/// What is too chatty at `info` in the libraries below us; a filter of the operator's own wins. lapin tells every error
+/// that it also returns.
+const QUIET: &str =
+    "info,actix_server=warn,actix_http=warn,hyper=warn,lapin=off,reqwest=warn,refinery_core=warn,sqlx=warn";
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -43,7 +43,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Why consuming was interrupted.
 #[derive(Debug, thiserror::Error)]
 enum Interrupted {
-    #[error("the queue failed")]
+    #[error(transparent)]
     Queue(#[from] QueueError),
     #[error("the database failed")]
     Database(#[from] DbError),

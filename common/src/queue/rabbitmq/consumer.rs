@@ -38,8 +38,6 @@ const PREFETCH_MAX: usize = 16;
 /// Looks in a row that find messages waiting after a wait in vain. One may be chance: they have just arrived.
 const STARVED_AFTER: u8 = 3;
 
-const RETURN: BasicNackOptions = BasicNackOptions { multiple: false, requeue: true };
-
 /// See the module.
 pub(super) struct RabbitConsumer {
     state: Arc<Mutex<State>>,
@@ -88,7 +86,7 @@ impl RabbitConsumer {
     /// A consumer that subscribes with its first receive. Declares its queue.
     pub(super) async fn open(shared: &Arc<Shared>, queue: &QueueName) -> Result<Self, BrokerError> {
         let session = shared.consuming.open().await?;
-        session.command("declaring a queue", shared.topology.declare(&session.channel, queue)).await?;
+        shared.topology.declare(&session, queue).await?;
         let state = State {
             shared: Arc::clone(shared),
             session,
@@ -138,7 +136,7 @@ impl Consumer for RabbitConsumer {
         let mut state = self.state.lock().await;
         for tag in tags(receipts) {
             if let Some(held) = state.held.remove(&tag) {
-                held.acker.nack(RETURN).await.map_err(BrokerError::from)?;
+                state.give_back(&held.acker).await?;
             }
         }
         Ok(())
@@ -202,7 +200,8 @@ impl State {
         self.session.command("ending a subscription", cancelling).await?;
         self.in_doubt = false;
         while let Some(next) = subscription.stream.next().now_or_never().flatten() {
-            self.put_into_buffer(next?).await?;
+            let delivery = next.map_err(|error| self.session.judge(error))?;
+            self.put_into_buffer(delivery).await?;
         }
         Ok(())
     }
@@ -220,9 +219,15 @@ impl State {
         while let Some(subscription) = &mut self.subscription
             && let Some(next) = subscription.stream.next().now_or_never()
         {
-            self.put_into_buffer(next.ok_or(BrokerError::Cancelled)??).await?;
+            self.take(next).await?;
         }
         Ok(())
+    }
+
+    /// Takes what the subscription brought: a message, an error, or its end.
+    async fn take(&mut self, next: Option<lapin::Result<Delivery>>) -> Result<(), BrokerError> {
+        let delivery = next.ok_or(BrokerError::Cancelled)?.map_err(|error| self.session.judge(error))?;
+        self.put_into_buffer(delivery).await
     }
 
     /// Waits for a message; when none comes, sees whether that is the truth.
@@ -230,7 +235,7 @@ impl State {
         let Some(subscription) = &mut self.subscription else { return Ok(()) };
         if let Ok(next) = timeout(self.shared.settings.poll_every, subscription.stream.next()).await {
             self.starved = 0;
-            self.put_into_buffer(next.ok_or(BrokerError::Cancelled)??).await?;
+            self.take(next).await?;
             return self.collect().await;
         }
         let (waiting, consumers) = self.session.look_at(self.name.clone()).await?;
@@ -247,9 +252,10 @@ impl State {
             // Somebody else publishes here. What is in it might be personal: only its size is told.
             tracing::error!(queue = %self.queue, bytes = delivery.data.len(), "a message that is not ours was put aside");
             if self.queue == QueueName::dead() {
-                delivery.acker.ack(BasicAckOptions::default()).await?;
+                self.settle(&delivery.acker, false).await?;
             } else {
-                delivery.acker.reject(BasicRejectOptions { requeue: false }).await?;
+                let rejecting = delivery.acker.reject(BasicRejectOptions { requeue: false });
+                self.session.command("putting a message aside", rejecting).await?;
             }
             return Ok(());
         };
@@ -269,7 +275,7 @@ impl State {
     /// returned in a while.
     async fn give_back_to_outbox(&mut self, one: Buffered) -> Result<(), BrokerError> {
         match self.push(std::slice::from_ref(&one)).await {
-            Ok(()) => drop(one.acker.ack(BasicAckOptions::default()).await?),
+            Ok(()) => drop(self.settle(&one.acker, false).await?),
             Err(error) => {
                 tracing::debug!(queue = %one.queue, error = %chain(&error), "a dead letter waits for the database");
                 self.held.insert(one.tag, Held { acker: one.acker, since: Instant::now() });
@@ -300,14 +306,26 @@ impl State {
         let Some((highest, last)) = acked.last() else { return Ok(0) };
         // The buffer lies above everything that was received.
         if self.held.range(..highest).next().is_none() {
-            let done = last.ack(BasicAckOptions { multiple: true }).await?;
+            let done = self.settle(last, true).await?;
             return Ok(if done { acked.len() } else { 0 });
         }
         let mut done = 0;
         for (_, acker) in &acked {
-            done += usize::from(acker.ack(BasicAckOptions::default()).await?);
+            done += usize::from(self.settle(acker, false).await?);
         }
         Ok(done)
+    }
+
+    /// Acknowledges one message, or all up to it. Answers whether the channel was still there to do so. The library may
+    /// let an acknowledgement wait for ever while a connection ends, so it is a command like the others.
+    async fn settle(&self, acker: &Acker, multiple: bool) -> Result<bool, BrokerError> {
+        self.session.command("acknowledging", acker.ack(BasicAckOptions { multiple })).await
+    }
+
+    /// Gives one message to others; it comes again as redelivered.
+    async fn give_back(&self, acker: &Acker) -> Result<(), BrokerError> {
+        let returning = acker.nack(BasicNackOptions { multiple: false, requeue: true });
+        self.session.command("returning a message", returning).await.map(drop)
     }
 
     /// Returns what was received so long ago that whoever did will not settle it any more.
@@ -315,7 +333,8 @@ impl State {
         while let Some(oldest) = self.held.first_entry()
             && oldest.get().since.elapsed() > self.shared.settings.hold_max
         {
-            oldest.remove().acker.nack(RETURN).await?;
+            let held = oldest.remove();
+            self.give_back(&held.acker).await?;
         }
         Ok(())
     }
@@ -335,7 +354,7 @@ impl State {
         let is_returned = |one: &Buffered| one.redelivered || self.queue == QueueName::dead();
         let (again, fresh): (Vec<_>, Vec<_>) = self.buffer.drain(..).partition(is_returned);
         for one in again {
-            one.acker.nack(RETURN).await?;
+            self.give_back(&one.acker).await?;
         }
         if fresh.is_empty() {
             return Ok(());
@@ -346,7 +365,7 @@ impl State {
             return Ok(());
         }
         for one in fresh {
-            one.acker.ack(BasicAckOptions::default()).await?;
+            self.settle(&one.acker, false).await?;
         }
         Ok(())
     }

@@ -72,7 +72,9 @@ impl Link {
         let connection = self.connection().await?;
         let session = |channel| Session { channel, connection: Arc::clone(&connection), link: Arc::clone(self) };
         match timeout(self.settings.command_timeout, connection.create_channel()).await {
-            Ok(channel) => Ok(session(channel?)),
+            Ok(Ok(channel)) => Ok(session(channel)),
+            Ok(Err(_)) if !connection.status().connected() => Err(BrokerError::Down),
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 self.give_up(&connection).await;
                 Err(BrokerError::Silent("opening a channel"))
@@ -86,6 +88,7 @@ impl Link {
             return Ok(Arc::clone(connection));
         }
         if state.connection.take().is_some() {
+            tracing::warn!(purpose = self.purpose, "the connection to RabbitMQ was lost");
             gauge!(BROKER_CONNECTED, "link" => self.purpose).set(0.0);
         }
         if state.not_before.is_some_and(|not_before| Instant::now() < not_before) {
@@ -159,6 +162,7 @@ impl Link {
     async fn give_up(&self, connection: &Arc<Connection>) {
         let mut state = self.state.lock().await;
         if state.connection.as_ref().is_some_and(|present| Arc::ptr_eq(present, connection)) {
+            tracing::warn!(purpose = self.purpose, "RabbitMQ does not answer; its connection was given up");
             state.connection = None;
             gauge!(BROKER_CONNECTED, "link" => self.purpose).set(0.0);
         }
@@ -188,12 +192,17 @@ impl Session {
         command: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, BrokerError> {
         match timeout(self.link.settings.command_timeout, command).await {
-            Ok(done) => Ok(done?),
+            Ok(done) => done.map_err(|error| self.judge(error)),
             Err(_) => {
                 self.give_up().await;
                 Err(BrokerError::Silent(what))
             }
         }
+    }
+
+    /// What an error means: the loss of the connection concerns all its users, and is told once.
+    pub(super) fn judge(&self, error: lapin::Error) -> BrokerError {
+        if self.connection.status().connected() { BrokerError::Failed(error) } else { BrokerError::Down }
     }
 
     /// How many messages wait in `queue`, and how many consumers it has.

@@ -77,7 +77,7 @@ impl RabbitSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// The broker or the connection to it refused or failed.
-    #[error("RabbitMQ failed")]
+    #[error("RabbitMQ failed: {0}")]
     Failed(#[from] lapin::Error),
     /// No answer in time; the connection was given up.
     #[error("RabbitMQ did not answer in time ({0})")]

@@ -66,8 +66,7 @@ impl Publisher {
 
     /// Makes sure that the queue is there.
     pub(super) async fn declare(&self) -> Result<(), BrokerError> {
-        let declaring = self.shared.topology.declare(&self.session.channel, &self.queue);
-        self.session.command("declaring a queue", declaring).await
+        self.shared.topology.declare(&self.session, &self.queue).await
     }
 
     /// Whether publishing makes sense: the connection is there and the broker reads from it.

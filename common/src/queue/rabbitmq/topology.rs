@@ -10,6 +10,8 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use tokio::sync::Mutex;
 
+use super::BrokerError;
+use super::link::Session;
 use crate::queue::QueueName;
 
 /// One declaration at a time: RabbitMQ meets the use of a queue whose making is still under way elsewhere with an
@@ -47,8 +49,12 @@ impl Topology {
     }
 
     /// Makes sure that `queue` is there, and where its dead letters go.
-    pub(super) async fn declare(&self, channel: &Channel, queue: &QueueName) -> lapin::Result<()> {
+    pub(super) async fn declare(&self, session: &Session, queue: &QueueName) -> Result<(), BrokerError> {
         let _one_at_a_time = DECLARING.lock().await;
+        session.command("declaring a queue", self.declare_over(&session.channel, queue)).await
+    }
+
+    async fn declare_over(&self, channel: &Channel, queue: &QueueName) -> lapin::Result<()> {
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         channel.exchange_declare(self.exchange(), lapin::ExchangeKind::Topic, durable, FieldTable::default()).await?;
         let dead = QueueName::dead();
