@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::globals::Globals;
 
 /// The file that is written where there is none.
-pub(crate) const TEMPLATE: &str = include_str!("init.toml");
+pub(crate) const TEMPLATE: &str = include_str!("template.toml");
 
 /// Write a configuration file to start from and make the secrets; what is there is left alone.
 #[derive(Args)]
