@@ -14,7 +14,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Ask the running process whether it is ready; the exit code answers.
 ///
-/// Reads `/readyz` on the admin port: of a running `claygate up`, else on `admin.listen`.
+/// Reads `/readyz` on the admin port: of a running `claygate up`, else on `admin.listen`, where `ingest` and `worker`
+/// answer too.
 #[derive(Args)]
 #[command(after_help = "Example:\n  claygate health --json")]
 pub(crate) struct Health {
@@ -29,7 +30,9 @@ impl Health {
         let url = format!("http://{}/readyz", admin_address(&config)?);
         let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build()?;
         let Ok(answer) = client.get(&url).send().await else {
-            anyhow::bail!("nothing answers on {url}; start it with `claygate up`");
+            anyhow::bail!(
+                "nothing answers on {url}; start `claygate up`, `ingest` or `worker` with this configuration"
+            );
         };
         let ready = answer.status().is_success();
         let report: serde_json::Value = serde_json::from_slice(&answer.bytes().await?)?;

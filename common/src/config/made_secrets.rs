@@ -1,6 +1,6 @@
 //! The secrets that claygate makes itself: `secrets/<source>` and `secrets/admin` in the data folder.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +41,15 @@ fn is_given_by_variable(source: &str, environment: &Environment) -> bool {
     source == "clay" && environment.get("CLAY_WEBHOOK_SECRET").is_some_and(|secret| !secret.trim().is_empty())
 }
 
+/// Who may read a file that holds a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// This user alone. The folder is made for this user alone too, if there is none.
+    Owner,
+    /// Whoever can enter its folder: a server that runs as a user of its own.
+    Everyone,
+}
+
 /// Makes a secret of 32 random bytes in a file that only this user may read; leaves one that is there alone. Answers
 /// whether it made one.
 ///
@@ -50,17 +59,25 @@ pub fn make_secret(file: &Path) -> io::Result<bool> {
     if file.exists() {
         return Ok(false);
     }
-    let folder = file.parent().unwrap_or(Path::new("."));
-    if let Some(data) = folder.parent() {
-        std::fs::create_dir_all(data)?;
-    }
-    create_private_folder(folder)?;
     let mut bytes = [0_u8; 32];
     OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
-    // Written beside it and linked into place: a crash leaves no half a secret, and of two makers one wins.
+    write_once(file, &URL_SAFE_NO_PAD.encode(bytes), Readers::Owner)
+}
+
+/// Writes `text` and a line's end to a file; leaves one that is there alone. Answers whether it wrote it. A file is
+/// whole or not there, also after a crash, and of two writers one wins.
+///
+/// # Errors
+/// When the folder or the file cannot be written.
+pub fn write_once(file: &Path, text: &str, readers: Readers) -> io::Result<bool> {
+    if file.exists() {
+        return Ok(false);
+    }
+    let folder = file.parent().unwrap_or(Path::new("."));
+    create_folder(folder, readers)?;
+    // Written beside it and linked into place.
     let draft = folder.join(format!(".{}.{}", std::process::id(), uuid::Uuid::now_v7()));
-    let written = write_private(&draft, URL_SAFE_NO_PAD.encode(bytes).as_bytes());
-    let linked = written.and_then(|()| std::fs::hard_link(&draft, file));
+    let linked = write_new(&draft, text, readers).and_then(|()| std::fs::hard_link(&draft, file));
     std::fs::remove_file(&draft)?;
     match linked {
         Ok(()) => Ok(true),
@@ -69,23 +86,27 @@ pub fn make_secret(file: &Path) -> io::Result<bool> {
     }
 }
 
-fn write_private(path: &Path, secret: &[u8]) -> io::Result<()> {
-    let mut file: File = private_file(path)?;
-    file.write_all(secret)?;
-    file.write_all(b"\n")?;
-    file.sync_all()
-}
-
-#[cfg(unix)]
-fn private_file(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-#[cfg(unix)]
-fn create_private_folder(folder: &Path) -> io::Result<()> {
+fn create_folder(folder: &Path, readers: Readers) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
+    if readers == Readers::Everyone {
+        return std::fs::create_dir_all(folder);
+    }
+    if let Some(data) = folder.parent() {
+        std::fs::create_dir_all(data)?;
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn write_new(path: &Path, text: &str, readers: Readers) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    if readers == Readers::Everyone {
+        // Whatever the process's umask is.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+    }
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -131,5 +152,16 @@ mod tests {
         let other = folder.path().join("data/secrets/admin");
         make_secret(&other).unwrap();
         assert_ne!(std::fs::read_to_string(&other).unwrap(), secret);
+    }
+
+    #[test]
+    fn what_another_server_reads_is_written_once_and_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("server/password");
+        assert!(write_once(&file, "first", Readers::Everyone).unwrap());
+        assert!(!write_once(&file, "second", Readers::Everyone).unwrap());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "first\n");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
     }
 }

@@ -37,7 +37,7 @@ pub use destinations::{
     Auth, Body, BreakerConfig, Destination, DestinationKind, HttpDestination, Rate, SlackDestination, StatusSet, Step,
 };
 pub use locations::{Environment, Locations};
-pub use made_secrets::{make_secret, missing_secrets};
+pub use made_secrets::{Readers, make_secret, missing_secrets, write_once};
 pub use operations::{
     AdminConfig, DatabaseConfig, IngestConfig, IngestLimits, SpoolConfig, TelemetryConfig, WorkerConfig,
 };

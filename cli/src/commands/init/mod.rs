@@ -1,5 +1,7 @@
 //! `claygate init`: a configuration file to start from, and the secrets. Never overwrites anything.
 
+mod services;
+
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -16,11 +18,20 @@ use crate::globals::Globals;
 pub(crate) const TEMPLATE: &str = include_str!("template.toml");
 
 /// Write a configuration file to start from and make the secrets; what is there is left alone.
+///
+/// With --services also the passwords of a Postgres and a RabbitMQ that are run beside claygate, as docker-compose.yml
+/// does: secrets/postgres.password and secrets/rabbitmq.password in the data folder for claygate, and for the servers,
+/// which read them when they start for the first time, DIR/postgres/password and DIR/rabbitmq/90-claygate.conf. Any user
+/// can read these two: give each server its own folder and nobody else either.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  claygate init\n  claygate init --config /etc/claygate/claygate.toml --data /var/lib/claygate"
+    after_help = "Examples:\n  claygate init\n  claygate init --config /etc/claygate/claygate.toml --data /var/lib/claygate\n  \
+                  claygate init --services /services"
 )]
 pub(crate) struct Init {
+    /// Make the passwords of the servers beside claygate, in folders here.
+    #[arg(long, value_name = "DIR")]
+    services: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -39,6 +50,9 @@ impl Init {
                 made.push(secret);
             }
         }
+        if let Some(folder) = &self.services {
+            made.extend(services::make_passwords(&locations, folder)?);
+        }
         if self.json {
             super::print_json(&json!({ "file": locations.file, "data": locations.data, "made": made }))?;
             return Ok(ExitCode::SUCCESS);
@@ -49,7 +63,9 @@ impl Init {
         if made.is_empty() {
             println!("nothing to do: {} and its secrets are there", locations.file.display());
         } else {
-            println!("next: `claygate up`, then `claygate column clay` shows what to paste into Clay");
+            let start =
+                if self.services.is_some() { "start the servers, `ingest` and `worker`" } else { "`claygate up`" };
+            println!("next: {start}, then `claygate column clay` shows what to paste into Clay");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -88,7 +104,7 @@ mod tests {
     async fn what_init_writes_can_be_used_at_once_and_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let globals = globals(folder.path());
-        Init { json: false }.run(&globals).await.unwrap();
+        Init { services: None, json: false }.run(&globals).await.unwrap();
 
         let environment = Environment::default();
         let locations =
@@ -104,7 +120,7 @@ mod tests {
 
         let secret = std::fs::read(locations.secret_file("clay")).unwrap();
         std::fs::write(&locations.file, "# mine\n").unwrap();
-        Init { json: true }.run(&globals).await.unwrap();
+        Init { services: None, json: true }.run(&globals).await.unwrap();
         assert_eq!(std::fs::read_to_string(&locations.file).unwrap(), "# mine\n");
         assert_eq!(std::fs::read(locations.secret_file("clay")).unwrap(), secret);
     }
