@@ -8,7 +8,7 @@ COPY . .
 RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -name build.rs \
         ! -path './*/src/lib.rs' ! -path './*/src/main.rs' ! -path './*/benches/*.rs' -delete \
     && find . -type d -empty -delete \
-    && find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() {}" > "$file"; done' stubs {} +
+    && find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() { }" > "$file"; done' stubs {} +
 
 FROM rust:1.95-slim-trixie AS build
 WORKDIR /src

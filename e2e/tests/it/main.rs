@@ -1,6 +1,7 @@
 //! Real processes, real crashes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod compose;
 mod crash;
 mod demo;
 mod first_lead;

@@ -16,8 +16,8 @@ use testkit::wait::wait_for;
 
 /// Long: the machine may be busy, and Postgres may have to recover.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// The user that root becomes in [`Site::with_ordinary_user`].
-const NOBODY: u32 = 65_534;
+/// The user that root becomes where a test is about ordinary users.
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A folder with `claygate.toml`, and the user who runs claygate in it.
 pub(crate) struct Site {
@@ -32,7 +32,7 @@ impl Site {
         let folder = tempfile::Builder::new().prefix("claygate-e2e-").tempdir().unwrap();
         let listeners = "[ingest]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
         std::fs::write(folder.path().join("claygate.toml"), format!("{listeners}{config}")).unwrap();
-        Self { folder, program: program(), uid: None }
+        Self { folder, program: program("claygate"), uid: None }
     }
 
     /// The same as somebody who is not root. Tests that run as an ordinary user anyway stay that user.
@@ -274,14 +274,14 @@ fn read_tail(file: &Path) -> String {
     text.lines().rev().take(10).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// The binary under test.
-fn program() -> PathBuf {
+/// A binary under test.
+pub(crate) fn program(name: &str) -> PathBuf {
     let folder = std::env::var_os("CLAYGATE_TEST_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
         // target/debug/deps/it-… → target/debug
         let test = std::env::current_exe().unwrap();
         test.ancestors().nth(2).unwrap().to_owned()
     });
-    let program = folder.join("claygate");
+    let program = folder.join(name);
     assert!(program.is_file(), "{} is missing; `cargo build --bins` makes it", program.display());
     program
 }
