@@ -16,7 +16,7 @@ use sqlx::{Connection, Executor, FromRow, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{ConnectSettings, DbError, partitions};
+use super::{ConnectSettings, DbError, partitions, sweep};
 use crate::idempotency::IdempotencyKey;
 use crate::ids::{CallbackId, RowId};
 use crate::queue::QueueName;
@@ -295,6 +295,15 @@ impl IntakeConnection {
     /// [`DbError`]; the call can be repeated.
     pub async fn ensure_partitions(&mut self) -> Result<(), DbError> {
         partitions::ensure(&mut self.connection).await
+    }
+
+    /// Says that callbacks received at `received_at` or later wait, though the sweeper may have read past them: see
+    /// [`sweep::pull_mark_back`].
+    ///
+    /// # Errors
+    /// [`DbError`]; the call can be repeated.
+    pub async fn pull_mark_back(&mut self, received_at: OffsetDateTime) -> Result<(), DbError> {
+        sweep::pull_mark_back(&mut self.connection, received_at).await
     }
 
     /// Says goodbye to the server.

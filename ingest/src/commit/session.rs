@@ -77,6 +77,10 @@ impl Session {
         without_collisions!(self.limit, self.connection.ensure_partition(moment))
     }
 
+    pub(crate) async fn pull_mark_back(&mut self, received_at: OffsetDateTime) -> Result<(), DbError> {
+        without_collisions!(self.limit, self.connection.pull_mark_back(received_at))
+    }
+
     /// Says goodbye to the server.
     pub(crate) async fn close(self) {
         let _gone_anyway = tokio::time::timeout(self.limit, self.connection.close()).await;

@@ -154,6 +154,10 @@ impl Drain {
         }
         let mut outcomes = vec![None; missing.len()];
         settle(session, &missing, &*shared.policy, &mut outcomes).await?;
+        // For all of them, also those that a predecessor brought in just before it died: the sweeper may be past them.
+        if let Some(oldest) = chunk.iter().filter_map(received_at).min() {
+            session.pull_mark_back(oldest).await?;
+        }
         self.unstorable |= outcomes.contains(&Some(Outcome::Unavailable));
         shared.doorbell.ring(&QueueName::callbacks());
         Ok(())

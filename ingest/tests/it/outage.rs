@@ -15,6 +15,8 @@ async fn callbacks_are_spooled_and_drained_under_the_ids_that_were_answered() {
     let (site, gateway) = Site::with(CLAY).await;
     let before = gateway.post(r#"{"n":"before"}"#).await;
     assert_eq!(before.status_word(), "accepted");
+    // A sweeper that will have read past the time of their receipt.
+    site.execute("INSERT INTO claygate.sweep_marks (queue, position) VALUES ('callbacks', 'infinity')").await;
     site.take_postgres_away().await;
     let mut answers = Vec::new();
     for n in 0..5 {
@@ -24,11 +26,15 @@ async fn callbacks_are_spooled_and_drained_under_the_ids_that_were_answered() {
     }
     let malformed = gateway.post("{not json").await;
     assert_eq!((malformed.status, &malformed.json["quarantined"]), (400, &true.into()));
+    let received_at = answers[0].text("timestamp").to_owned();
     let verdict = gateway.verdict();
     assert!(verdict.ready && verdict.warnings.iter().any(|w| w.contains("6 callbacks wait")), "{verdict:?}");
 
     site.bring_postgres_back().await;
     gateway.wait_until_drained().await;
+    let mark =
+        format!("SELECT position <= '{received_at}'::timestamptz FROM claygate.sweep_marks WHERE queue = 'callbacks'");
+    assert!(site.value::<bool>(mark).await, "the sweeper would never find them");
     for answer in &answers {
         let sql = format!(
             "SELECT state, spooled, to_char(received_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US') \
