@@ -56,6 +56,7 @@ fn crates_depend_in_one_direction() {
 fn libraries_stay_in_their_layer() {
     for (library, allowed) in [
         ("sqlx", &["common", "testkit"][..]),
+        ("lapin", &["common", "testkit"]),
         ("refinery", &["common"]),
         ("cel", &["common"]),
         ("actix-web", &["console", "ingest", "testkit"]),
@@ -81,6 +82,23 @@ fn the_outbox_is_written_by_the_database_layer_alone() {
         }
     }
     assert!(writers > 0, "nothing contains `{statement}`: this test looks for the wrong text");
+}
+
+#[test]
+fn nothing_is_published_outside_the_relay() {
+    let publishers: Vec<PathBuf> = CRATES
+        .iter()
+        .flat_map(|name| sources(&root().join(name).join("src")))
+        .filter(|(_, text)| text.contains("basic_publish("))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(publishers, [root().join("common/src/queue/rabbitmq/publisher.rs")]);
+    let users: Vec<PathBuf> = sources(&root().join("common/src/queue"))
+        .into_iter()
+        .filter(|(_, text)| text.contains("Publisher::open("))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(users, [root().join("common/src/queue/rabbitmq/relay.rs")]);
 }
 
 #[test]
