@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod application;
+mod dead_letters;
 mod deliver_lanes;
 mod deliver_outcomes;
 mod deliver_records;
