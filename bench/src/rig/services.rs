@@ -1,0 +1,191 @@
+//! claygate itself: a configuration in a file, and the release binaries that run on it, as an operator would.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+use url::Url;
+
+use super::process::Process;
+use super::{Rig, SECRET};
+use crate::measure::Group;
+use crate::roles::load::Connection;
+
+const READY_LIMIT: Duration = Duration::from_secs(60);
+const POLL_EVERY: Duration = Duration::from_millis(20);
+
+/// Which processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Intakes alone.
+    Ingest {
+        /// How many.
+        ingests: usize,
+    },
+    /// Intakes and workers.
+    Pair {
+        /// How many intakes.
+        ingests: usize,
+        /// How many workers.
+        workers: usize,
+    },
+    /// `claygate up`: everything in one process.
+    Up,
+}
+
+/// What the configuration says.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The processes.
+    pub shape: Shape,
+    /// The database.
+    pub database: Url,
+    /// Where the destinations are, and how many.
+    pub destinations: Option<(SocketAddr, usize)>,
+    /// `ingest.writers`, where it is not the default.
+    pub writers: Option<usize>,
+}
+
+/// Running processes of claygate.
+pub struct Services {
+    processes: Vec<(&'static str, Process)>,
+    /// The public addresses of the intakes.
+    pub intakes: Vec<SocketAddr>,
+}
+
+impl Services {
+    /// Starts them and waits until all are ready.
+    ///
+    /// # Errors
+    /// When one ends or does not get ready.
+    pub async fn start(rig: &Rig, setup: &Setup, folder: &Path) -> anyhow::Result<Self> {
+        let mut services = Self { processes: Vec::new(), intakes: Vec::new() };
+        let (ingests, workers) = match setup.shape {
+            Shape::Ingest { ingests } => (ingests, 0),
+            Shape::Pair { ingests, workers } => (ingests, workers),
+            Shape::Up => {
+                services.launch(rig, setup, folder, "claygate", 0).await?;
+                return Ok(services);
+            }
+        };
+        for number in 0..ingests {
+            services.launch(rig, setup, folder, "ingest", number).await?;
+        }
+        for number in 0..workers {
+            services.launch(rig, setup, folder, "worker", number).await?;
+        }
+        Ok(services)
+    }
+
+    async fn launch(
+        &mut self,
+        rig: &Rig,
+        setup: &Setup,
+        folder: &Path,
+        program: &'static str,
+        number: usize,
+    ) -> anyhow::Result<()> {
+        let name = format!("{program}-{number}");
+        let (public, admin) = (free_address()?, free_address()?);
+        let file = write_config(setup, folder, &name, public, admin)?;
+        let mut command = Command::new(rig.program(program));
+        if program == "claygate" {
+            command.arg("up");
+        }
+        command.arg("--config").arg(file).arg("--data").arg(folder.join(&name));
+        // An operator's own variables would change what is measured.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("CLAY") {
+                command.env_remove(variable);
+            }
+        }
+        let mut process = Process::start(&name, command, folder)?;
+        wait_until_ready(&mut process, admin).await?;
+        self.processes.push((if program == "claygate" { "up" } else { program }, process));
+        if program != "worker" {
+            self.intakes.push(public);
+        }
+        Ok(())
+    }
+
+    /// The processes, for measuring.
+    pub fn groups(&self) -> Vec<Group> {
+        self.processes.iter().map(|(name, process)| Group::tree(name, process.pid())).collect()
+    }
+
+    /// Stops them one after the other, as an operator would.
+    ///
+    /// # Errors
+    /// When one does not stop cleanly.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        for (_, process) in self.processes {
+            process.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A port that is free now. Whoever takes it before the process does makes that process fail, aloud.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    Ok(listener.local_addr()?)
+}
+
+fn write_config(
+    setup: &Setup,
+    folder: &Path,
+    name: &str,
+    public: SocketAddr,
+    admin: SocketAddr,
+) -> anyhow::Result<PathBuf> {
+    let mut text = format!(
+        "[database]\nurl = \"{}\"\n[ingest]\nlisten = \"{public}\"\n{}[admin]\nlisten = \"{admin}\"\n\
+         [sources.token]\npath = \"/token\"\nverify = {{ kind = \"token\", secrets = [\"{SECRET}\"] }}\n\
+         [sources.hmac]\npath = \"/hmac\"\nverify = {{ kind = \"hmac-sha256\", secrets = [\"{SECRET}\"] }}\n",
+        setup.database,
+        setup.writers.map(|writers| format!("writers = {writers}\n")).unwrap_or_default(),
+    );
+    let (address, count) = setup.destinations.unwrap_or((public, 1));
+    for number in 0..count {
+        // As the example file has it, with its cool-down.
+        write!(
+            text,
+            "[destinations.d{number}]\nkind = \"http\"\nurl = \"http://{address}/{number}\"\nallow_private = true\n\
+             once_per = \"30d\"\n"
+        )?;
+    }
+    let names: Vec<String> = (0..count).map(|number| format!("\"d{number}\"")).collect();
+    write!(text, "[[rules]]\nname = \"good\"\nwhen = \"lead.icp_score >= 50\"\nto = [{}]\n", names.join(", "))?;
+    let file = folder.join(format!("{name}.toml"));
+    std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
+
+async fn wait_until_ready(process: &mut Process, admin: SocketAddr) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_LIMIT;
+    let mut last = String::new();
+    while Instant::now() < deadline {
+        process.check_runs()?;
+        match get(admin, "/readyz").await {
+            Ok((200, _)) => return Ok(()),
+            Ok((_, report)) => last = report,
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+    bail!("not ready after {READY_LIMIT:?} ({last}): {}", process.last_words())
+}
+
+/// The status and body of a GET.
+///
+/// # Errors
+/// When nobody answers.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let mut connection = Connection::open(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    let answer = connection.exchange(request.as_bytes()).await?;
+    Ok((answer.status, String::from_utf8_lossy(answer.body).into_owned()))
+}

@@ -1,0 +1,159 @@
+//! What is measured: the list of scenarios, and what one run of one gives.
+
+mod drive;
+mod list;
+mod rounds;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::measure::{Quantiles, Usage};
+use crate::rig::Rig;
+use crate::rig::baseline::Store;
+use crate::rig::services::Shape;
+use crate::roles::load::{Pace, Proof};
+
+pub use list::{all, select};
+pub use rounds::{FOREIGN_MAX, Round, run_rounds};
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What `--only` and `--json` call it.
+    pub name: &'static str,
+    /// What it is.
+    pub title: &'static str,
+    /// What it does.
+    pub work: Work,
+}
+
+/// What a scenario does.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A handler that checks the HMAC and answers.
+    HttpLimit,
+    /// The intake's statement without HTTP.
+    PostgresAlone {
+        /// Connections.
+        clients: i16,
+        /// Callbacks of one statement.
+        rows: usize,
+    },
+    /// What people use today.
+    Express {
+        /// How far it goes.
+        store: Store,
+        /// The load.
+        pace: Pace,
+    },
+    /// claygate.
+    Claygate(Claygate),
+}
+
+/// claygate in one of its forms, under one load.
+#[derive(Clone, Debug)]
+pub struct Claygate {
+    /// The processes.
+    pub shape: Shape,
+    /// Destinations of each callback.
+    pub destinations: usize,
+    /// The load.
+    pub pace: Pace,
+    /// Length of a body.
+    pub body_bytes: usize,
+    /// Every second callback repeats an earlier one.
+    pub half_repeats: bool,
+    /// How it is proven.
+    pub proof: Proof,
+    /// What is made hard for it.
+    pub trouble: Option<Trouble>,
+    /// `ingest.writers`, where it is not the default.
+    pub writers: Option<usize>,
+}
+
+/// What is made hard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The first destination takes requests and never answers.
+    HungDestination,
+    /// Every flush to disk takes this much longer.
+    SlowDisk(Duration),
+    /// Somebody holds a snapshot for the length of the run.
+    HeldSnapshot,
+}
+
+/// How long one run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Before the measurement.
+    pub warm_up: Duration,
+    /// The load of the measurement; what it leaves to do is measured to its end.
+    pub measured: Duration,
+}
+
+/// What one run of one scenario gave.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Measurement {
+    /// What was counted.
+    pub events: u64,
+    /// In what time, the work that was left behind included.
+    pub seconds: f64,
+    /// Events per second.
+    pub per_second: f64,
+    /// From the request to its answer, in milliseconds.
+    pub latency_ms: Quantiles,
+    /// From the moment a callback was to be sent at to its arrival at a destination, in milliseconds.
+    pub end_to_end_ms: Option<Quantiles>,
+    /// CPU µs per event, by process.
+    pub cpu_us: BTreeMap<String, f64>,
+    /// Proportional set size near the end of the load, in MiB, by process.
+    pub pss_mib: BTreeMap<String, f64>,
+    /// The part of the machine that others used, from 0 to 1.
+    pub foreign: f64,
+}
+
+impl Measurement {
+    /// Of `events`, which took `seconds`.
+    fn new(events: u64, seconds: f64, latency_ms: Quantiles, usage: &Usage) -> Self {
+        let cost = |used: &Duration| used.as_secs_f64() * 1e6 / events.max(1) as f64;
+        Self {
+            events,
+            seconds,
+            per_second: events as f64 / seconds,
+            latency_ms,
+            end_to_end_ms: None,
+            cpu_us: usage.by_group.iter().map(|(name, used)| (name.clone(), cost(used))).collect(),
+            pss_mib: BTreeMap::new(),
+            foreign: usage.foreign,
+        }
+    }
+
+    /// CPU µs per event over all processes.
+    pub fn cpu_us_total(&self) -> f64 {
+        self.cpu_us.values().sum()
+    }
+}
+
+impl Scenario {
+    /// Whether it needs Node.
+    pub fn needs_node(&self) -> bool {
+        matches!(self.work, Work::Express { .. })
+    }
+
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// When something does not start, an answer is missing, or the books do not balance.
+    pub async fn run(&self, rig: &Rig, timing: Timing) -> anyhow::Result<Measurement> {
+        match &self.work {
+            Work::HttpLimit => drive::http_limit(rig, self.name, timing).await,
+            Work::PostgresAlone { clients, rows } => {
+                drive::postgres_alone(rig, self.name, timing, *clients, *rows).await
+            }
+            Work::Express { store, pace } => drive::express(rig, self.name, timing, *store, *pace).await,
+            Work::Claygate(claygate) => drive::claygate(rig, self.name, timing, claygate).await,
+        }
+    }
+}
