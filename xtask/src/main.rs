@@ -1,10 +1,11 @@
-//! The repository's own commands: `cargo xtask up` and `cargo xtask test`.
+//! The repository's own commands: `cargo xtask up`, `cargo xtask test` and `cargo xtask bench`.
 //!
-//! Chores live here, in Rust, and nothing of the product does. Both commands prepare the machine first, so that a fresh
+//! Chores live here, in Rust, and nothing of the product does. Each of them prepares the machine first, so that a fresh
 //! clone on a fresh machine needs nothing else.
 #![allow(clippy::print_stdout, reason = "a command talks to whoever runs it")]
 
 mod apt;
+mod bench;
 mod machine;
 mod servers;
 mod shell;
@@ -41,12 +42,22 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Sets up the machine, builds everything in release, and measures it beside its limits and what people use today.
+    ///
+    /// Example: cargo xtask bench --only intake
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// For the bench; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Up { arguments } => up::run(&arguments),
         Command::Test { arguments } => test::run(&arguments),
+        Command::Bench { arguments } => bench::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
