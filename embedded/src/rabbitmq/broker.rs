@@ -22,6 +22,7 @@ const EPMD_LIMIT: Duration = Duration::from_secs(10);
 const CTL_LIMIT: Duration = Duration::from_secs(60);
 /// Times that a port found free is taken by somebody else before it is bound.
 const PORT_TRIES: usize = 5;
+const EPMD: &str = "epmd";
 /// What the node logs when it serves, after its listeners are open.
 const READY: &str = "Server startup complete";
 
@@ -196,7 +197,7 @@ impl Drop for Broker {
 fn launch(installation: &Installation, home: &Home, ports: Ports, limit: Duration) -> Result<(Keeper, Keeper), Error> {
     home.configure(ports.amqp)?;
     let accepts = || TcpStream::connect((Ipv4Addr::LOCALHOST, ports.epmd)).is_ok();
-    let epmd = bring_up("epmd", node::epmd(home, ports), home, EPMD_LIMIT, |_| accepts())?;
+    let epmd = bring_up(EPMD, node::epmd(home, ports), home, EPMD_LIMIT, |_| accepts())?;
     match launch_node(installation, home, ports, limit) {
         Ok(node) => Ok((epmd, node)),
         Err(error) => {
@@ -259,8 +260,9 @@ fn end(child: &Keeper) -> std::io::Result<()> {
 
 /// Whether somebody else was quicker with one of the ports.
 fn names_a_taken_port(error: &Error) -> bool {
-    let Error::DidNotStart { tail, .. } = error else { return false };
-    ["eaddrinuse", "already in use", "already running"].iter().any(|sign| tail.contains(sign))
+    let Error::DidNotStart { program, tail, .. } = error else { return false };
+    // epmd has no other reason to end, and says nothing. With another's epmd in its place, our node's name may be taken.
+    *program == EPMD || ["eaddrinuse", "seems to be in use"].iter().any(|sign| tail.contains(sign))
 }
 
 /// What the lock guards is whole at every point where a panic could happen.

@@ -1,7 +1,7 @@
 //! A real broker: started, broken, and left behind.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,18 +52,15 @@ fn a_broker_serves_keeps_its_data_and_can_be_broken_in_every_way() {
     broker.pause().unwrap();
     broker.stop().unwrap();
     broker.stop().unwrap();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, broker.port())).unwrap();
+    let refused = broker.start_again().unwrap_err().to_string();
+    assert!(refused.contains("did not start") && refused.contains("eaddrinuse"), "{refused}");
+    drop(taken);
     broker.start_again().unwrap();
     assert_eq!(broker.url(), url);
     assert_eq!(greet(broker.port()).unwrap(), STARTS);
-    assert!(broker.ctl(&["authenticate_user", user(&url), password(&url)]).is_ok());
-}
-
-fn user(url: &str) -> &str {
-    url.split(['/', ':', '@']).nth(3).unwrap()
-}
-
-fn password(url: &str) -> &str {
-    url.split(['/', ':', '@']).nth(4).unwrap()
+    let credentials = url.trim_start_matches("amqp://").split_once('@').unwrap().0.split_once(':').unwrap();
+    broker.ctl(&["authenticate_user", credentials.0, credentials.1]).unwrap();
 }
 
 #[test]
@@ -132,6 +129,6 @@ fn wait_until_gone(folder: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !processes_of(folder).is_empty() {
         assert!(Instant::now() < deadline, "still there: {:?}", processes_of(folder));
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
