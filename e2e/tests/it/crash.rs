@@ -1,15 +1,14 @@
 //! Kill -9 and SIGTERM under load: what was answered with 200 reaches its end, and nothing is sent twice for no reason.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use testkit::receiver::{Answer, Receiver};
-use testkit::wait::wait_for;
 use tokio::task::JoinHandle;
 
+use crate::books;
 use crate::sender::Sender;
-use crate::site::{LIMIT, Site, Up, signal};
+use crate::site::{Site, Up, signal};
 
 /// Long enough for several requests to be under way when the process is killed.
 const ANSWER_AFTER: Duration = Duration::from_millis(20);
@@ -45,7 +44,7 @@ impl UnderLoad {
     /// Starts a successor, which the rest of the leads are sent to.
     async fn up_again(&self) -> Up {
         let up = self.site.up().await;
-        self.sender.follow(&up);
+        self.sender.follow([up.port]);
         up
     }
 
@@ -53,51 +52,11 @@ impl UnderLoad {
     async fn assert_nothing_lost(&mut self, leads: usize, kills: usize) {
         let answered = (&mut self.load).await.unwrap();
         assert_eq!(answered.len(), leads);
-        assert_all_delivered(&self.site, &answered, leads).await;
-        assert_sent(&self.receiver, leads, kills);
+        let database = self.site.database();
+        books::assert_all_delivered(&database, &answered).await;
+        database.close().await;
+        books::assert_sent(&self.receiver, leads, kills);
     }
-}
-
-/// Waits until every callback has ended as routed and every delivery as delivered, and compares with what was answered.
-async fn assert_all_delivered(site: &Site, answered: &[String], leads: usize) {
-    let database = site.database();
-    wait_for("every delivery to end", LIMIT, || async {
-        let states: Vec<(String, String, i64)> = sqlx::query_as(
-            "SELECT c.state, coalesce(d.state, '-'), count(*) FROM claygate.callbacks c
-             LEFT JOIN claygate.deliveries d ON d.callback_id = c.id GROUP BY 1, 2 ORDER BY 1, 2",
-        )
-        .fetch_all(database.pool())
-        .await
-        .unwrap();
-        let all = [("routed".to_owned(), "delivered".to_owned(), i64::try_from(leads).unwrap())];
-        if states == all { Ok(()) } else { Err(states) }
-    })
-    .await;
-    let stored: Vec<uuid::Uuid> =
-        sqlx::query_scalar("SELECT id FROM claygate.callbacks UNION SELECT alias_id FROM claygate.callback_aliases")
-            .fetch_all(database.pool())
-            .await
-            .unwrap();
-    let stored: HashSet<String> = stored.iter().map(ToString::to_string).collect();
-    let lost: Vec<&String> = answered.iter().filter(|id| !stored.contains(*id)).collect();
-    assert!(lost.is_empty(), "answered with 200 and not there: {lost:?}");
-    database.close().await;
-}
-
-/// Each lead came under one key, and no key more often than once and once more per kill.
-fn assert_sent(receiver: &Receiver, leads: usize, kills: usize) {
-    let mut times: HashMap<String, usize> = HashMap::new();
-    let mut keys: HashMap<String, HashSet<String>> = HashMap::new();
-    for request in receiver.requests() {
-        let key = request.header("idempotency-key").expect("a key on every request").to_owned();
-        let email = request.json()["email"].as_str().expect("the lead").to_owned();
-        *times.entry(key.clone()).or_default() += 1;
-        keys.entry(email).or_default().insert(key);
-    }
-    assert_eq!(times.len(), leads, "one delivery for each lead");
-    assert_eq!(keys.len(), leads);
-    let again: Vec<_> = times.iter().filter(|(_, n)| **n > 1 + kills).collect();
-    assert!(again.is_empty(), "sent more often than there were kills: {again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

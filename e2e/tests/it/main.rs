@@ -1,14 +1,19 @@
 //! Real processes, real crashes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod books;
 mod compose;
 mod crash;
 mod demo;
 mod first_lead;
 mod help;
 mod lifecycle;
+mod logs;
 mod marker;
 mod metrics;
 mod repair;
 mod sender;
+mod separate;
+mod service;
+mod services;
 mod site;

@@ -83,7 +83,7 @@ async fn no_way_of_a_lead_tells_who_it_is_or_any_secret() {
     receiver.answer_at("/reset", Answer::reset());
     let site = Site::new(&config(&receiver));
     let up = site.up().await;
-    let sender = Sender::to(&up, SOURCE_SECRET);
+    let sender = Sender::to([up.port], SOURCE_SECRET);
 
     let mut expected = Vec::new();
     for (title, delivery) in [
