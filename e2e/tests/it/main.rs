@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod books;
+mod broker;
+mod broker_outages;
+mod broker_poison;
 mod compose;
 mod crash;
 mod demo;
