@@ -148,9 +148,9 @@ fn services_wait_for_what_they_need_and_health_checks_exist() {
         for (other, dependency) in &service.depends_on {
             let other = &document.services[other];
             match dependency.condition {
-                Condition::ServiceHealthy => assert!(other.healthcheck.is_some(), "{name}"),
-                Condition::ServiceCompletedSuccessfully => assert_eq!(other.restart, "no", "{name}"),
-                Condition::ServiceStarted => {}
+                Condition::Healthy => assert!(other.healthcheck.is_some(), "{name}"),
+                Condition::Completed => assert_eq!(other.restart, "no", "{name}"),
+                Condition::Started => {}
             }
             let extra: Vec<&String> =
                 other.profiles.iter().filter(|profile| !service.profiles.contains(profile)).collect();
@@ -163,7 +163,7 @@ fn services_wait_for_what_they_need_and_health_checks_exist() {
         assert_eq!(service.restart, "unless-stopped", "{name}");
         if name != "caddy" {
             let init = service.depends_on.get("init").map(|found| found.condition);
-            assert_eq!(init, Some(Condition::ServiceCompletedSuccessfully), "{name} needs the secrets");
+            assert_eq!(init, Some(Condition::Completed), "{name} needs the secrets");
             let check = service.healthcheck.as_ref().unwrap();
             assert!(duration(&check.timeout) < duration(&check.interval), "{name}");
             assert!(duration(&check.start_interval) < duration(&check.start_period), "{name}");
@@ -171,9 +171,9 @@ fn services_wait_for_what_they_need_and_health_checks_exist() {
     }
     let on = |name: &str, other: &str| document.services[name].depends_on[other].condition;
     for server in ["postgres", "rabbitmq"] {
-        assert_eq!(on("worker", server), Condition::ServiceHealthy);
+        assert_eq!(on("worker", server), Condition::Healthy);
         // The intake takes callbacks while Postgres is away, so it must not wait for it.
-        assert_eq!(on("ingest", server), Condition::ServiceStarted);
+        assert_eq!(on("ingest", server), Condition::Started);
     }
     let postgres = document.services["postgres"].healthcheck.as_ref().unwrap();
     let variable = |name: &str| document.services["postgres"].environment[name].clone().unwrap();

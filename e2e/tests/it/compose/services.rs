@@ -100,7 +100,7 @@ async fn compose_up(machine: &Machine, servers: &Servers) -> Vec<Process> {
     for name in order {
         let service = &machine.document.services[name];
         for (other, dependency) in &service.depends_on {
-            let is_healthy = dependency.condition == Condition::ServiceHealthy;
+            let is_healthy = dependency.condition == Condition::Healthy;
             for process in running.get(other).into_iter().flatten().filter(|_| is_healthy) {
                 wait_until_healthy(&process.container).await;
             }
