@@ -309,6 +309,7 @@ fn caddy_serves_the_public_url_and_finds_every_intake() {
     assert!(document.services["caddy"].environment.contains_key("PUBLIC_URL"));
     let upstream = lines.iter().find_map(|line| line.strip_prefix("dynamic a ")).unwrap();
     assert_eq!(upstream, "ingest 8080 {");
+    assert!(lines.contains(&"keepalive 60s"), "ingest closes idle connections after 75 s");
     let count = |sign| lines.iter().filter(|line| line.ends_with(sign)).count();
     assert_eq!(count("{"), lines.iter().filter(|line| **line == "}").count());
     for service in ["ingest", "ingest-2"] {
