@@ -8,7 +8,6 @@ use common::config::{Config, Inspection, Locations, Role};
 use super::document::{Condition, Document, Service, bytes, duration};
 use super::machine::{Container, Machine};
 use super::repository;
-use crate::site::finish;
 
 /// Ports of the servers' images.
 const SERVERS: [(&str, &[u16]); 2] = [("postgres", &[5432]), ("rabbitmq", &[5672, 15672])];
@@ -30,7 +29,7 @@ fn inspect(container: &Container, role: Role) -> Inspection {
 }
 
 /// The services that run, each with its configuration, after `init` has made the secrets.
-async fn configured() -> (Machine, Vec<(Container, Config)>) {
+pub(super) async fn configured() -> (Machine, Vec<(Container, Config)>) {
     let machine = Machine::new();
     let output = machine.container("init", 1).run_to_end().await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -298,61 +297,4 @@ fn images_have_versions_and_containers_are_confined() {
     for (name, folder) in [("postgres", "/var/run/postgresql"), ("rabbitmq", "/var/log/rabbitmq")] {
         assert!(document.services[name].tmpfs.iter().any(|tmpfs| tmpfs == folder), "{name}");
     }
-}
-
-#[test]
-fn caddy_serves_the_public_url_and_finds_every_intake() {
-    let document = Document::read();
-    let text = std::fs::read_to_string(repository().join("deploy/Caddyfile")).unwrap();
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(lines[0], "{$PUBLIC_URL} {");
-    assert!(document.services["caddy"].environment.contains_key("PUBLIC_URL"));
-    let upstream = lines.iter().find_map(|line| line.strip_prefix("dynamic a ")).unwrap();
-    assert_eq!(upstream, "ingest 8080 {");
-    assert!(lines.contains(&"keepalive 60s"), "ingest closes idle connections after 75 s");
-    let count = |sign| lines.iter().filter(|line| line.ends_with(sign)).count();
-    assert_eq!(count("{"), lines.iter().filter(|line| **line == "}").count());
-    for service in ["ingest", "ingest-2"] {
-        assert!(document.services[service].networks().contains("front"));
-    }
-}
-
-/// The variables that the head of the file explains are those that it reads.
-#[test]
-fn the_head_of_the_file_names_its_variables() {
-    let text = std::fs::read_to_string(repository().join("docker-compose.yml")).unwrap();
-    let (head, rest) = text.split_once("\nname: ").unwrap();
-    let mut variables: BTreeSet<&str> =
-        rest.split("${").skip(1).map(|after| after.split(":-").next().unwrap()).collect();
-    variables.insert("CLAYGATE_INGEST__PUBLIC_URL");
-    for variable in &variables {
-        assert!(head.contains(variable), "{variable} is not explained");
-    }
-    assert_eq!(variables.len(), 6);
-    let document = Document::read();
-    let files: BTreeSet<&str> =
-        document.services.values().flat_map(|service| &service.env_file).map(|file| &*file.path).collect();
-    assert_eq!(files, ["ingest.env", "worker.env"].into());
-    for file in files {
-        assert!(head.contains(file), "{file} is not explained");
-    }
-}
-
-/// The file that is mounted where the user names none does what `claygate init` writes.
-#[tokio::test]
-async fn the_configuration_is_the_one_of_init() {
-    let (machine, configured) = configured().await;
-    machine.write("claygate.toml", "");
-    let folder = tempfile::tempdir().unwrap();
-    let mut init = std::process::Command::new(crate::site::program("claygate"));
-    init.arg("init").current_dir(folder.path()).env_clear();
-    assert!(finish(init).await.status.success());
-    let environment = common::config::Environment::default();
-    let locations = Locations::resolve(None, None, &environment, folder.path());
-    let of_init = Config::load(Role::Up, &locations, &environment).unwrap();
-    let (_, ours) = configured.iter().find(|(container, _)| container.service.command == ["worker"]).unwrap();
-    assert_eq!(format!("{:?}", ours.destinations), format!("{:?}", of_init.destinations));
-    assert_eq!(format!("{:?}", ours.rules), format!("{:?}", of_init.rules));
-    assert_eq!(ours.sources.keys().collect::<Vec<_>>(), of_init.sources.keys().collect::<Vec<_>>());
-    assert_eq!(ours.sources["clay"].path, of_init.sources["clay"].path);
 }
