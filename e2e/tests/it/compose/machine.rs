@@ -61,8 +61,12 @@ impl Machine {
         }
         std::fs::create_dir(machine.folder.path().join("bin")).unwrap();
         for name in ["claygate", "ingest", "worker"] {
-            // The build folder may be closed to others.
-            std::fs::copy(program(name), machine.folder.path().join("bin").join(name)).unwrap();
+            let (built, here) = (program(name), machine.folder.path().join("bin").join(name));
+            if is_open(&built) {
+                symlink(built, here).unwrap();
+            } else {
+                std::fs::copy(built, here).unwrap();
+            }
         }
         machine
     }
@@ -219,6 +223,12 @@ impl Drop for Machine {
             let _ = std::fs::set_permissions(self.volume(volume), Permissions::from_mode(0o755));
         }
     }
+}
+
+/// Whether every user can run a program where it is.
+fn is_open(program: &Path) -> bool {
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+    mode(program) & 0o005 == 0o005 && program.ancestors().skip(1).all(|folder| mode(folder) & 0o001 != 0)
 }
 
 fn words(words: &[String]) -> Vec<&str> {
