@@ -11,6 +11,7 @@
 //! switched off.
 
 pub mod measure;
+pub mod profile;
 pub mod report;
 pub mod rig;
 pub mod roles;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use bench::profile;
 use bench::report::{self, Header, Results};
-use bench::rig::Rig;
+use bench::rig::{Needs, Rig};
 use bench::roles::{Role, play};
 use bench::scenarios::{Scenario, Timing, all, run_rounds, select};
 use clap::{Parser, Subcommand};
@@ -26,12 +27,18 @@ struct Arguments {
     /// Only scenarios of this name, or whose names begin so; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// How often each scenario has its turn [default: 3; with --only 1]
+    /// How often each scenario has its turn [default: 3; with --only or --profile 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// Seconds of load of one run, after a warm-up of a third of it [default: 5; with --only 2]
+    /// Seconds of load of one run, after a warm-up of a third of it [default: 5; with --only or --profile 2]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: Option<u64>,
+    /// The intake at every combination of connections, length, repeats and proof
+    #[arg(long)]
+    each: bool,
+    /// Draw a flame graph of each process, with `perf`, and keep it with the logs; the numbers are worth less then
+    #[arg(long, conflicts_with = "write")]
+    profile: bool,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -69,12 +76,12 @@ fn play_role(plan: &str) -> anyhow::Result<()> {
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.list {
-        for scenario in all() {
-            println!("{:<22} {}", scenario.name, scenario.title);
+        for scenario in all(arguments.each) {
+            println!("{:<26} {}", scenario.name, scenario.title);
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let scenarios = select(&arguments.only)?;
+    let scenarios = select(&arguments.only, arguments.each)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let results = runtime.block_on(async {
         // Dropping what runs ends its processes.
@@ -97,14 +104,20 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn measure(arguments: &Arguments, scenarios: Vec<Scenario>) -> anyhow::Result<Results> {
-    let working = !arguments.only.is_empty();
+    let working = !arguments.only.is_empty() || arguments.profile;
     let measured = Duration::from_secs(arguments.seconds.unwrap_or(if working { 2 } else { 5 }));
-    let timing = Timing { warm_up: measured / 3, measured };
+    let timing = Timing { warm_up: measured / 3, measured, profile: arguments.profile };
     let rounds = arguments.rounds.unwrap_or(if working { 1 } else { 3 });
-    let needs_node = scenarios.iter().any(Scenario::needs_node);
-    let rig = Rig::start(needs_node).await?;
+    let needs = Needs {
+        rabbitmq: scenarios.iter().any(|scenario| scenario.needs().rabbitmq),
+        node: scenarios.iter().any(|scenario| scenario.needs().node),
+    };
+    if arguments.profile {
+        profile::check().await?;
+    }
+    let rig = Rig::start(needs, arguments.profile).await?;
     let scenarios: Vec<Scenario> =
-        scenarios.into_iter().filter(|scenario| rig.baselines.is_some() || !scenario.needs_node()).collect();
+        scenarios.into_iter().filter(|scenario| rig.baselines.is_some() || !scenario.needs().node).collect();
     let header = Header::of(&rig, rounds, timing)?;
     let (rounds, failures) = run_rounds(&rig, &scenarios, timing, rounds).await;
     rig.stop().await?;

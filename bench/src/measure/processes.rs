@@ -94,6 +94,11 @@ impl Sample {
         Usage { wall, by_group, foreign }
     }
 
+    /// The processes that belong to `group`.
+    pub(crate) fn members(&self, group: &Group) -> Vec<u32> {
+        self.processes.keys().copied().filter(|pid| self.belongs(*pid, group)).collect()
+    }
+
     fn used(&self, counts: impl Fn(u32) -> bool) -> Duration {
         self.processes.iter().filter(|(pid, _)| counts(**pid)).map(|(_, process)| process.used).sum()
     }
@@ -130,7 +135,7 @@ pub fn memory(groups: &[Group]) -> anyhow::Result<BTreeMap<String, f64>> {
     let sample = Sample::take()?;
     let mut by_group: BTreeMap<String, f64> = BTreeMap::new();
     for group in groups {
-        for pid in sample.processes.keys().filter(|pid| sample.belongs(**pid, group)) {
+        for pid in sample.members(group) {
             // One that has just ended needs none.
             let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
             *by_group.entry(group.name.to_owned()).or_default() += pss_mib(&text).unwrap_or(0.0);

@@ -34,6 +34,7 @@ impl Header {
     /// When the time cannot be written.
     pub fn of(rig: &Rig, rounds: u32, timing: Timing) -> anyhow::Result<Self> {
         let mut versions = vec![format!("Postgres {}", rig.postgres.version())];
+        versions.extend(rig.rabbitmq.as_ref().map(|rabbitmq| format!("RabbitMQ {}", rabbitmq.version())));
         versions.extend(rig.baselines.as_ref().map(|baselines| format!("Node {}", baselines.node)));
         versions.extend(first_line("rustc", &["--version"]));
         Ok(Self {

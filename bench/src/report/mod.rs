@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 pub use header::Header;
 pub use page::write_into;
-pub use targets::{Direction, Target, Verdict, all as targets};
+pub use targets::{Direction, Verdict};
+
+#[cfg(test)]
+pub(crate) use targets::compared;
 
 use crate::scenarios::{Measurement, Round, Scenario};
 
@@ -70,13 +73,13 @@ pub fn to_json(results: &Results) -> Value {
         .iter()
         .map(|scenario| {
             let rounds: Vec<&Measurement> =
-                results.rounds.iter().filter_map(|round| round.get(scenario.name)).collect();
+                results.rounds.iter().filter_map(|round| round.get(&scenario.name)).collect();
             json!({
                 "name": scenario.name,
                 "title": scenario.title,
-                "per_second": results.spread(scenario.name, |measured| Some(measured.per_second)),
-                "p99_ms": results.spread(scenario.name, |measured| Some(measured.latency_ms.p99)),
-                "cpu_us": results.spread(scenario.name, |measured| Some(measured.cpu_us_total())),
+                "per_second": results.spread(&scenario.name, |measured| Some(measured.per_second)),
+                "p99_ms": results.spread(&scenario.name, |measured| Some(measured.latency_ms.p99)),
+                "cpu_us": results.spread(&scenario.name, |measured| Some(measured.cpu_us_total())),
                 "rounds": rounds,
             })
         })

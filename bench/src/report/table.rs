@@ -12,7 +12,7 @@ pub(super) fn of(results: &Results) -> String {
         ["what", "rate/s", "p50 / p99 / p99.9 ms", "to destination", "CPU µs", "of it", "PSS MiB"].map(str::to_owned),
     ];
     for scenario in &results.scenarios {
-        let name = scenario.name;
+        let name = &scenario.name;
         let Some(rate) = results.spread(name, |measured| Some(measured.per_second)) else { continue };
         let cpu = results.spread(name, |measured| Some(measured.cpu_us_total()));
         let disturbed = results.spread(name, |measured| Some(measured.foreign)).map_or(0.0, |foreign| foreign.max);

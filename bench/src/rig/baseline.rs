@@ -28,6 +28,8 @@ pub enum Store {
     Memory,
     /// `INSERT … ON CONFLICT`.
     Postgres,
+    /// The same, and a confirmed publish.
+    PostgresRabbitMq,
 }
 
 impl Store {
@@ -35,6 +37,7 @@ impl Store {
         match self {
             Self::Memory => "memory",
             Self::Postgres => "pg",
+            Self::PostgresRabbitMq => "pg-amqp",
         }
     }
 }
@@ -82,12 +85,19 @@ impl Baselines {
     ///
     /// # Errors
     /// When it ends instead.
-    pub async fn start(&self, store: Store, database: &Url, folder: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+    pub async fn start(
+        &self,
+        store: Store,
+        database: &Url,
+        broker: Option<&str>,
+        folder: &Path,
+    ) -> anyhow::Result<(Process, SocketAddr)> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr())?;
         let mut command = Command::new("node");
         command.arg("server.js").current_dir(&self.folder).env("NODE_ENV", "production");
         command.env("STORE", store.as_str()).env("PORT", address.port().to_string());
         command.env("SECRET", SECRET).env("DATABASE_URL", database.as_str());
+        command.env("AMQP_URL", broker.unwrap_or_default());
         let mut process = Process::start("express", command, folder)?;
         let deadline = Instant::now() + START_LIMIT;
         while Connection::open(address).await.is_err() {

@@ -15,6 +15,9 @@ use crate::measure::Group;
 use crate::roles::load::Connection;
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Requests in flight at one destination. The default is kind to small destinations; one that takes thousands a second
+/// takes more at once.
+const CONCURRENCY: usize = 64;
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Which processes.
@@ -45,6 +48,8 @@ pub struct Setup {
     pub database: Url,
     /// Where the destinations are, and how many.
     pub destinations: Option<(SocketAddr, usize)>,
+    /// The broker's URL and the prefix of this run; `None`: Postgres is the queue.
+    pub broker: Option<(String, String)>,
     /// `ingest.writers`, where it is not the default.
     pub writers: Option<usize>,
 }
@@ -141,20 +146,24 @@ fn write_config(
     public: SocketAddr,
     admin: SocketAddr,
 ) -> anyhow::Result<PathBuf> {
+    // A destination that hangs must not hold the stop up for as long as its time-out.
     let mut text = format!(
-        "[database]\nurl = \"{}\"\n[ingest]\nlisten = \"{public}\"\n{}[admin]\nlisten = \"{admin}\"\n\
+        "[database]\nurl = \"{}\"\n[worker]\ndrain = \"2s\"\n[ingest]\nlisten = \"{public}\"\n{}[admin]\nlisten = \"{admin}\"\n\
          [sources.token]\npath = \"/token\"\nverify = {{ kind = \"token\", secrets = [\"{SECRET}\"] }}\n\
          [sources.hmac]\npath = \"/hmac\"\nverify = {{ kind = \"hmac-sha256\", secrets = [\"{SECRET}\"] }}\n",
         setup.database,
         setup.writers.map(|writers| format!("writers = {writers}\n")).unwrap_or_default(),
     );
+    if let Some((url, prefix)) = &setup.broker {
+        write!(text, "[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\n")?;
+    }
     let (address, count) = setup.destinations.unwrap_or((public, 1));
     for number in 0..count {
         // As the example file has it, with its cool-down.
         write!(
             text,
             "[destinations.d{number}]\nkind = \"http\"\nurl = \"http://{address}/{number}\"\nallow_private = true\n\
-             once_per = \"30d\"\n"
+             once_per = \"30d\"\nconcurrency = {CONCURRENCY}\n"
         )?;
     }
     let names: Vec<String> = (0..count).map(|number| format!("\"d{number}\"")).collect();

@@ -4,6 +4,7 @@
 //! A role gets its plan as JSON on the command line, says what it has to say as JSON lines on stdout, and is told to go
 //! on by a line on stdin. When stdin ends, its parent is gone, and so is it.
 
+pub mod broker;
 pub mod destination;
 pub mod http_limit;
 pub mod load;
@@ -26,6 +27,8 @@ pub enum Role {
     HttpLimit(http_limit::Plan),
     /// Writes callbacks into Postgres, without HTTP in front.
     PostgresWriter(postgres_writer::Plan),
+    /// Publishes and consumes, without Postgres in front.
+    Broker(broker::Plan),
 }
 
 /// Plays `role` to its end.
@@ -44,6 +47,7 @@ pub fn play(role: Role) -> anyhow::Result<()> {
             Role::Load(plan) => load::run(plan).await,
             Role::Destination(plan) => destination::run(plan).await,
             Role::PostgresWriter(plan) => postgres_writer::run(plan).await,
+            Role::Broker(plan) => broker::run(plan).await,
             Role::HttpLimit(_) => Ok(()),
         }
     })

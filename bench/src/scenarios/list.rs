@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::{Claygate, Scenario, Trouble, Work};
+use super::{Claygate, Queue, Scenario, Trouble, Work};
 use crate::rig::baseline::Store;
 use crate::rig::services::Shape;
 use crate::roles::load::{Pace, Proof};
@@ -14,13 +14,14 @@ const SMALL: usize = 600;
 const LARGE: usize = 20_000;
 /// As many as are kept open for an open loop; none of its requests waits for one.
 const OPEN_CONNECTIONS: usize = 128;
-/// What a flush takes on a network disk.
+/// What a flush takes on a network disk, more than on a local one.
 const SLOW_FLUSH: Duration = Duration::from_millis(2);
 
 const INTAKE: Claygate = Claygate {
     shape: Shape::Ingest { ingests: 1 },
+    queue: Queue::Postgres,
     destinations: 0,
-    pace: Pace::Closed { connections: 64 },
+    pace: closed(64),
     body_bytes: SMALL,
     half_repeats: false,
     proof: Proof::Hmac,
@@ -30,10 +31,6 @@ const INTAKE: Claygate = Claygate {
 
 const DELIVERED: Claygate = Claygate { shape: Shape::Pair { ingests: 1, workers: 1 }, destinations: 1, ..INTAKE };
 
-const fn row(name: &'static str, title: &'static str, work: Work) -> Scenario {
-    Scenario { name, title, work }
-}
-
 const fn closed(connections: usize) -> Pace {
     Pace::Closed { connections }
 }
@@ -42,112 +39,154 @@ const fn open(per_second: f64) -> Pace {
     Pace::Open { per_second, connections: OPEN_CONNECTIONS }
 }
 
-/// Every scenario, in the order of the table.
-pub fn all() -> Vec<Scenario> {
-    use Work::Claygate as Gate;
+fn row(name: impl Into<String>, title: impl Into<String>, work: Work) -> Scenario {
+    Scenario { name: name.into(), title: title.into(), work }
+}
+
+/// Every scenario, in the order of the table. `each`: the intake at every combination of connections, length, repeats
+/// and proof, and not only at each of them in turn.
+pub fn all(each: bool) -> Vec<Scenario> {
+    let queues = [(Queue::Postgres, "pg", "Postgres queue"), (Queue::RabbitMq, "amqp", "RabbitMQ")];
+    let mut rows = limits();
+    rows.extend(today());
+    for (queue, key, label) in queues {
+        rows.extend(if each { every_intake(queue, key, label) } else { intakes(queue, key, label) });
+    }
+    rows.extend(slow_disks());
+    for (queue, key, label) in queues {
+        rows.extend(deliveries(queue, key, label));
+    }
+    rows.extend(express_at_a_pace());
+    for (queue, key, label) in queues {
+        rows.extend(paces(queue, key, label));
+    }
+    rows
+}
+
+fn limits() -> Vec<Scenario> {
+    let mut rows = vec![row("limit-http", "limit: HTTP and HMAC alone (actix-web)", Work::HttpLimit)];
+    for clients in [1, 2] {
+        let title = format!("limit: Postgres, the intake's statement, 50 rows, {clients} at once");
+        rows.push(row(format!("limit-postgres-{clients}"), title, Work::PostgresAlone { clients, rows: 50 }));
+    }
+    for window in [1, 100, 1_000] {
+        let title = format!("limit: RabbitMQ, publish, confirm, consume; window {window}");
+        rows.push(row(format!("limit-rabbitmq-{window}"), title, Work::BrokerAlone { window }));
+    }
+    rows
+}
+
+fn today() -> Vec<Scenario> {
+    let express = |name, title, store| row(name, title, Work::Express { store, pace: closed(64) });
     vec![
-        row("limit-http", "limit: HTTP and HMAC alone (actix-web)", Work::HttpLimit),
-        row(
-            "limit-postgres-1x50",
-            "limit: Postgres, the intake's statement, 50 rows, 1 client",
-            Work::PostgresAlone { clients: 1, rows: 50 },
-        ),
-        row("limit-postgres-2x50", "limit: the same, 2 clients", Work::PostgresAlone { clients: 2, rows: 50 }),
-        row("express-memory", "today: Express, memory only", Work::Express { store: Store::Memory, pace: closed(64) }),
-        row(
-            "express-pg",
-            "today: Express + pg INSERT … ON CONFLICT",
-            Work::Express { store: Store::Postgres, pace: closed(64) },
-        ),
-        row("intake-pg", "intake: Postgres queue, 64 connections, 600 B, HMAC", Gate(INTAKE)),
-        row("intake-pg-c1", "intake: the same, 1 connection", Gate(Claygate { pace: closed(1), ..INTAKE })),
-        row("intake-pg-c256", "intake: the same, 256 connections", Gate(Claygate { pace: closed(256), ..INTAKE })),
-        row("intake-pg-20k", "intake: the same, bodies of 20 kB", Gate(Claygate { body_bytes: LARGE, ..INTAKE })),
-        row(
-            "intake-pg-repeats",
-            "intake: the same, half of them repeats",
-            Gate(Claygate { half_repeats: true, ..INTAKE }),
-        ),
-        row("intake-pg-token", "intake: the same, token", Gate(Claygate { proof: Proof::Token, ..INTAKE })),
-        row("delivered-pg-1", "end to end: Postgres queue, 1 destination", Gate(DELIVERED)),
-        row(
-            "delivered-pg-1-up",
-            "end to end: the same, `claygate up`",
-            Gate(Claygate { shape: Shape::Up, ..DELIVERED }),
-        ),
-        row(
-            "delivered-pg-c256",
-            "end to end: the pair, 256 connections",
-            Gate(Claygate { pace: closed(256), ..DELIVERED }),
-        ),
-        row(
-            "delivered-pg-10",
-            "end to end: Postgres queue, 10 destinations",
-            Gate(Claygate { destinations: 10, ..DELIVERED }),
-        ),
-        row(
-            "open-express-pg-1500",
-            "open loop, 1,500/s: Express + pg",
-            Work::Express { store: Store::Postgres, pace: open(1500.0) },
-        ),
-        row(
-            "open-pg-200",
-            "open loop, 200/s: Postgres queue, 1 destination",
-            Gate(Claygate { pace: open(200.0), ..DELIVERED }),
-        ),
-        row("open-pg-1500", "open loop, 1,500/s: the same", Gate(Claygate { pace: open(1500.0), ..DELIVERED })),
-        row("open-pg-4000", "open loop, 4,000/s: the same", Gate(Claygate { pace: open(4000.0), ..DELIVERED })),
-        row(
-            "ten-healthy-pg",
-            "open loop, 100/s: Postgres queue, 10 destinations, all well",
-            Gate(Claygate { destinations: 10, pace: open(100.0), ..DELIVERED }),
-        ),
-        row(
-            "ten-hung-pg",
-            "open loop, 100/s: the same, one of them hung",
-            Gate(Claygate {
-                destinations: 10,
-                pace: open(100.0),
-                trouble: Some(Trouble::HungDestination),
-                ..DELIVERED
-            }),
-        ),
-        row(
-            "slow-disk-pg",
-            "intake on a slow disk (+2 ms a flush): 2 writers",
-            Gate(Claygate { trouble: Some(Trouble::SlowDisk(SLOW_FLUSH)), ..INTAKE }),
-        ),
-        row(
-            "slow-disk-pg-8",
-            "intake on a slow disk: 8 writers",
-            Gate(Claygate { trouble: Some(Trouble::SlowDisk(SLOW_FLUSH)), writers: Some(8), ..INTAKE }),
-        ),
-        row(
-            "two-two-pg",
-            "end to end: Postgres queue, 2 intakes, 2 workers",
-            Gate(Claygate { shape: Shape::Pair { ingests: 2, workers: 2 }, ..DELIVERED }),
-        ),
-        row(
-            "snapshot-pg",
-            "end to end: Postgres queue, a snapshot held open",
-            Gate(Claygate { trouble: Some(Trouble::HeldSnapshot), ..DELIVERED }),
-        ),
+        express("express-memory", "today: Express, memory only", Store::Memory),
+        express("express-pg", "today: Express + pg INSERT … ON CONFLICT", Store::Postgres),
+        express("express-pg-amqp", "today: Express + pg + amqplib confirm", Store::PostgresRabbitMq),
     ]
+}
+
+/// The intake, with one thing at a time unlike the first row.
+fn intakes(queue: Queue, key: &str, label: &str) -> Vec<Scenario> {
+    let base = Claygate { queue, ..INTAKE };
+    let intake = |suffix: &str, what: &str, claygate| {
+        row(format!("intake-{key}{suffix}"), format!("intake, {label}: {what}"), Work::Claygate(claygate))
+    };
+    vec![
+        intake("", "64 connections, 600 B, HMAC", base.clone()),
+        intake("-c1", "1 connection", Claygate { pace: closed(1), ..base.clone() }),
+        intake("-c256", "256 connections", Claygate { pace: closed(256), ..base.clone() }),
+        intake("-20k", "bodies of 20 kB", Claygate { body_bytes: LARGE, ..base.clone() }),
+        intake("-repeats", "half of them repeats", Claygate { half_repeats: true, ..base.clone() }),
+        intake("-token", "static token", Claygate { proof: Proof::Token, ..base }),
+    ]
+}
+
+/// The intake at every combination. The first one has the short name that the targets know.
+fn every_intake(queue: Queue, key: &str, label: &str) -> Vec<Scenario> {
+    let base = Claygate { queue, ..INTAKE };
+    let mut rows = vec![row(
+        format!("intake-{key}"),
+        format!("intake, {label}: 64 connections, 600 B, HMAC"),
+        Work::Claygate(base.clone()),
+    )];
+    for connections in [1, 64, 256] {
+        for (body_bytes, length) in [(SMALL, "600 B"), (LARGE, "20 kB")] {
+            for (half_repeats, kind) in [(false, "all new"), (true, "half repeats")] {
+                for (proof, word) in [(Proof::Hmac, "HMAC"), (Proof::Token, "token")] {
+                    let words = [connections.to_string(), length.to_owned(), kind.to_owned(), word.to_owned()];
+                    let name = format!("intake-{key}-each-{}", words.join("-").to_lowercase().replace(' ', ""));
+                    let title = format!("intake, {label}: {connections} connections, {length}, {kind}, {word}");
+                    let pace = closed(connections);
+                    let claygate = Claygate { pace, body_bytes, half_repeats, proof, ..base.clone() };
+                    rows.push(row(name, title, Work::Claygate(claygate)));
+                }
+            }
+        }
+    }
+    rows
+}
+
+fn slow_disks() -> Vec<Scenario> {
+    let slow = Claygate { trouble: Some(Trouble::SlowDisk(SLOW_FLUSH)), ..INTAKE };
+    let more = Claygate { writers: Some(8), ..slow.clone() };
+    vec![
+        row("slow-disk", "intake, flushes 2 ms slower: 2 writers", Work::Claygate(slow)),
+        row("slow-disk-8", "intake, flushes 2 ms slower: 8 writers", Work::Claygate(more)),
+    ]
+}
+
+fn deliveries(queue: Queue, key: &str, label: &str) -> Vec<Scenario> {
+    let base = Claygate { queue, ..DELIVERED };
+    let delivered = |name: &str, what: &str, claygate| {
+        row(format!("{name}-{key}"), format!("end to end, {label}: {what}"), Work::Claygate(claygate))
+    };
+    let two = Shape::Pair { ingests: 2, workers: 2 };
+    let snapshot = Some(Trouble::HeldSnapshot);
+    vec![
+        delivered("delivered", "1 destination", base.clone()),
+        delivered("delivered-up", "`claygate up`", Claygate { shape: Shape::Up, ..base.clone() }),
+        delivered("delivered-c256", "256 connections", Claygate { pace: closed(256), ..base.clone() }),
+        delivered("delivered-to-10", "10 destinations", Claygate { destinations: 10, ..base.clone() }),
+        delivered("two-two", "2 intakes, 2 workers", Claygate { shape: two, ..base.clone() }),
+        delivered("snapshot", "a snapshot held open", Claygate { trouble: snapshot, ..base }),
+    ]
+}
+
+fn express_at_a_pace() -> Vec<Scenario> {
+    let stores =
+        [(Store::Postgres, "pg", "Express + pg"), (Store::PostgresRabbitMq, "pg-amqp", "Express + pg + amqplib")];
+    let row = |(store, key, label)| {
+        let work = Work::Express { store, pace: open(1_500.0) };
+        row(format!("open-express-{key}-1500"), format!("open loop, {label}: 1,500/s"), work)
+    };
+    stores.map(row).into()
+}
+
+fn paces(queue: Queue, key: &str, label: &str) -> Vec<Scenario> {
+    let base = Claygate { queue, ..DELIVERED };
+    let mut rows = Vec::new();
+    for (per_second, rate) in [(200.0, "200"), (1_500.0, "1,500"), (4_000.0, "4,000")] {
+        let work = Work::Claygate(Claygate { pace: open(per_second), ..base.clone() });
+        rows.push(row(format!("open-{key}-{per_second}"), format!("open loop, {label}: {rate}/s"), work));
+    }
+    let ten = Claygate { destinations: 10, pace: open(100.0), ..base };
+    let hung = Claygate { trouble: Some(Trouble::HungDestination), ..ten.clone() };
+    let title = |what: &str| format!("open loop, {label}: 100/s, 10 destinations, {what}");
+    rows.push(row(format!("ten-healthy-{key}"), title("all well"), Work::Claygate(ten)));
+    rows.push(row(format!("ten-hung-{key}"), title("one of them hung"), Work::Claygate(hung)));
+    rows
 }
 
 /// Those whose name is, or begins with, one of `wanted`; all where nothing is wanted.
 ///
 /// # Errors
 /// When a wanted name fits none; it says which there are.
-pub fn select(wanted: &[String]) -> anyhow::Result<Vec<Scenario>> {
-    let all = all();
+pub fn select(wanted: &[String], each: bool) -> anyhow::Result<Vec<Scenario>> {
+    let all = all(each);
     for name in wanted {
-        let names: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
-        ensure!(
-            all.iter().any(|scenario| fits(scenario, name, &all)),
-            "no scenario is called {name}; there are: {}",
-            names.join(", ")
-        );
+        let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
+        let known = all.iter().any(|scenario| fits(scenario, name, &all));
+        ensure!(known, "no scenario is called {name}; there are: {}", names.join(", "));
     }
     let chosen = |scenario: &Scenario| wanted.is_empty() || wanted.iter().any(|name| fits(scenario, name, &all));
     Ok(all.iter().filter(|scenario| chosen(scenario)).cloned().collect())
@@ -167,18 +206,34 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn names(wanted: &[&str]) -> Vec<&'static str> {
+    fn names(wanted: &[&str]) -> Vec<String> {
         let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
-        select(&wanted).unwrap().iter().map(|scenario| scenario.name).collect()
+        select(&wanted, false).unwrap().into_iter().map(|scenario| scenario.name).collect()
     }
 
     #[test]
-    fn names_are_unique_and_chosen_whole_or_by_their_beginning() {
-        let all: std::collections::BTreeSet<&str> = names(&[]).into_iter().collect();
-        assert_eq!(all.len(), super::all().len());
+    fn names_are_unique() {
+        for each in [false, true] {
+            let rows = all(each);
+            let names: std::collections::BTreeSet<&String> = rows.iter().map(|scenario| &scenario.name).collect();
+            assert_eq!(names.len(), rows.len());
+        }
+    }
+
+    #[test]
+    fn scenarios_are_chosen_by_their_whole_name_or_its_beginning() {
         assert_eq!(names(&["intake-pg"]), ["intake-pg"]);
-        assert_eq!(names(&["slow-disk"]).len(), 2);
-        let problem = select(&["nothing".to_owned()]).unwrap_err().to_string();
+        assert_eq!(names(&["slow"]), ["slow-disk", "slow-disk-8"]);
+        assert_eq!(names(&[]).len(), all(false).len());
+        let problem = select(&["nothing".to_owned()], false).unwrap_err().to_string();
         assert!(problem.contains("limit-http"), "{problem}");
+    }
+
+    #[test]
+    fn every_name_that_a_target_compares_is_a_scenario() {
+        let all = names(&[]);
+        for name in crate::report::compared() {
+            assert!(all.iter().any(|known| known == name), "no scenario is called {name}");
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! What is measured: the list of scenarios, and what one run of one gives.
 
+mod alone;
+mod backlog;
 mod drive;
+mod express;
+mod gateway;
 mod list;
 mod rounds;
 
@@ -10,9 +14,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::{Quantiles, Usage};
-use crate::rig::Rig;
 use crate::rig::baseline::Store;
 use crate::rig::services::Shape;
+use crate::rig::{Needs, Rig};
 use crate::roles::load::{Pace, Proof};
 
 pub use list::{all, select};
@@ -22,9 +26,9 @@ pub use rounds::{FOREIGN_MAX, Round, run_rounds};
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// What `--only` and `--json` call it.
-    pub name: &'static str,
+    pub name: String,
     /// What it is.
-    pub title: &'static str,
+    pub title: String,
     /// What it does.
     pub work: Work,
 }
@@ -40,6 +44,11 @@ pub enum Work {
         clients: i16,
         /// Callbacks of one statement.
         rows: usize,
+    },
+    /// RabbitMQ without Postgres.
+    BrokerAlone {
+        /// Messages that are published and not confirmed.
+        window: usize,
     },
     /// What people use today.
     Express {
@@ -57,6 +66,8 @@ pub enum Work {
 pub struct Claygate {
     /// The processes.
     pub shape: Shape,
+    /// The queue between them.
+    pub queue: Queue,
     /// Destinations of each callback.
     pub destinations: usize,
     /// The load.
@@ -71,6 +82,15 @@ pub struct Claygate {
     pub trouble: Option<Trouble>,
     /// `ingest.writers`, where it is not the default.
     pub writers: Option<usize>,
+}
+
+/// What carries ids from the outbox to the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// The outbox itself.
+    Postgres,
+    /// A broker.
+    RabbitMq,
 }
 
 /// What is made hard.
@@ -91,6 +111,8 @@ pub struct Timing {
     pub warm_up: Duration,
     /// The load of the measurement; what it leaves to do is measured to its end.
     pub measured: Duration,
+    /// Whether a flame graph of each process is drawn.
+    pub profile: bool,
 }
 
 /// What one run of one scenario gave.
@@ -137,9 +159,15 @@ impl Measurement {
 }
 
 impl Scenario {
-    /// Whether it needs Node.
-    pub fn needs_node(&self) -> bool {
-        matches!(self.work, Work::Express { .. })
+    /// What it needs beside Postgres.
+    pub fn needs(&self) -> Needs {
+        let node = matches!(self.work, Work::Express { .. });
+        let rabbitmq = match &self.work {
+            Work::BrokerAlone { .. } | Work::Express { store: Store::PostgresRabbitMq, .. } => true,
+            Work::Claygate(claygate) => claygate.queue == Queue::RabbitMq,
+            _ => false,
+        };
+        Needs { rabbitmq, node }
     }
 
     /// Runs it once.
@@ -147,13 +175,13 @@ impl Scenario {
     /// # Errors
     /// When something does not start, an answer is missing, or the books do not balance.
     pub async fn run(&self, rig: &Rig, timing: Timing) -> anyhow::Result<Measurement> {
+        let folder = rig.run_folder(&self.name)?;
         match &self.work {
-            Work::HttpLimit => drive::http_limit(rig, self.name, timing).await,
-            Work::PostgresAlone { clients, rows } => {
-                drive::postgres_alone(rig, self.name, timing, *clients, *rows).await
-            }
-            Work::Express { store, pace } => drive::express(rig, self.name, timing, *store, *pace).await,
-            Work::Claygate(claygate) => drive::claygate(rig, self.name, timing, claygate).await,
+            Work::HttpLimit => alone::http(&folder, timing).await,
+            Work::PostgresAlone { clients, rows } => alone::postgres(rig, &folder, timing, *clients, *rows).await,
+            Work::BrokerAlone { window } => alone::broker(rig, &folder, timing, *window).await,
+            Work::Express { store, pace } => express::run(rig, &folder, timing, *store, *pace).await,
+            Work::Claygate(claygate) => gateway::run(rig, &folder, timing, claygate).await,
         }
     }
 }

@@ -13,7 +13,7 @@ pub const FOREIGN_MAX: f64 = 0.05;
 const REPEATS_MAX: u32 = 2;
 
 /// What one round gave, by scenario.
-pub type Round = BTreeMap<&'static str, Measurement>;
+pub type Round = BTreeMap<String, Measurement>;
 
 /// Runs all of it, and tells how far it is. A scenario that fails is named with its reason, and the others go on.
 pub async fn run_rounds(rig: &Rig, scenarios: &[Scenario], timing: Timing, rounds: u32) -> (Vec<Round>, Vec<String>) {
@@ -29,7 +29,7 @@ pub async fn run_rounds(rig: &Rig, scenarios: &[Scenario], timing: Timing, round
                     done += 1;
                     let left = started.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
                     eprintln!("{label}: {} ({} left)", in_short(&measurement), minutes(left));
-                    results_of_round.insert(scenario.name, measurement);
+                    results_of_round.insert(scenario.name.clone(), measurement);
                 }
                 Err(error) => {
                     done += 1;

@@ -1,0 +1,86 @@
+//! claygate under load, in one of its forms.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+
+use super::backlog::{Backlog, Destinations};
+use super::drive::{load, plan};
+use super::{Claygate, Measurement, Queue, Timing, Trouble};
+use crate::measure::Group;
+use crate::rig::Rig;
+use crate::rig::postgres::Expected;
+use crate::rig::services::{Services, Setup, Shape};
+use crate::roles::load::{Plan, Proof};
+
+/// Starts it, loads it, and holds what was answered against what is stored, published and delivered.
+pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Claygate) -> anyhow::Result<Measurement> {
+    let mut database = rig.postgres.create().await?;
+    if let Some(Trouble::SlowDisk(flush)) = claygate.trouble {
+        database.slow_down_commits(flush).await?;
+    }
+    let delivers = !matches!(claygate.shape, Shape::Ingest { .. });
+    let destinations = match delivers {
+        true => Some(Destinations::start(claygate, folder).await?),
+        false => None,
+    };
+    let broker = match claygate.queue {
+        Queue::Postgres => None,
+        Queue::RabbitMq => Some((rig.rabbitmq()?.url(), rig.rabbitmq()?.prefix())),
+    };
+    let setup = Setup {
+        shape: claygate.shape,
+        database: database.url().clone(),
+        destinations: destinations.as_ref().map(|started| (started.address, started.count)),
+        broker: broker.clone(),
+        writers: claygate.writers,
+    };
+    let services = Services::start(rig, &setup, folder).await?;
+    let snapshot = match claygate.trouble {
+        Some(Trouble::HeldSnapshot) => Some(database.hold_snapshot().await?),
+        _ => None,
+    };
+    let mut groups = services.groups();
+    groups.push(Group::tree("postgres", rig.postgres.pid()));
+    groups.extend(destinations.as_ref().map(Destinations::group));
+    if broker.is_some() {
+        groups.push(Group::tree("rabbitmq", rig.rabbitmq()?.pid()));
+    }
+    let load_plan = Plan {
+        path: if claygate.proof == Proof::Token { "/token" } else { "/hmac" }.to_owned(),
+        proof: claygate.proof,
+        body_bytes: claygate.body_bytes,
+        half_repeats: claygate.half_repeats,
+        stamped: delivers,
+        ..plan(services.intakes.clone(), claygate.pace, timing)
+    };
+    let mut backlog = match (&destinations, claygate.queue) {
+        (Some(destinations), _) => Backlog::Delivered(&mut database, destinations),
+        (None, Queue::RabbitMq) => Backlog::Published(&mut database),
+        (None, Queue::Postgres) => Backlog::None,
+    };
+    let (report, measured) = load(folder, load_plan, timing, groups, &mut backlog).await?;
+
+    drop(snapshot);
+    services.stop().await.context("stopping claygate")?;
+    let count = destinations.as_ref().map(|started| started.count as u64);
+    database.check_books(Expected { callbacks: report.callbacks, destinations: count }).await?;
+    if let Some((_, prefix)) = &broker {
+        let rabbitmq = rig.rabbitmq()?;
+        match &destinations {
+            Some(destinations) => rabbitmq.check_empty(prefix, destinations.count, destinations.hung).await?,
+            None => {
+                let published = rabbitmq.take_published(prefix).await?;
+                let expected = report.callbacks;
+                ensure!(published == expected, "{published} ids were published instead of {expected}");
+            }
+        }
+        rabbitmq.remove(prefix, claygate.destinations).await?;
+    }
+    if let Some(destinations) = destinations {
+        destinations.compare(&report, &mut database).await?;
+        destinations.end().await?;
+    }
+    rig.postgres.remove(database).await?;
+    Ok(measured)
+}
