@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use sqlx::{PgPool, Postgres, Transaction};
 use testkit::proxy::Proxy;
 use testkit::rabbitmq::OwnBroker;
 use testkit::receiver::Receiver;
 use testkit::wait::wait_for;
+use uuid::Uuid;
 
 use crate::services::{Services, all_to};
 use crate::site::LIMIT;
@@ -40,6 +42,16 @@ impl Rig {
     pub(crate) async fn over(broker: OwnBroker, receiver: Receiver, config: &str) -> Self {
         let services = Services::new(config).await.with_broker(&broker.url(), broker.prefix());
         Self { broker, receiver, services }
+    }
+
+    /// The same with a variable more for processes that start from now on.
+    pub(crate) fn with(self, name: &str, value: &str) -> Self {
+        Self { services: self.services.with(name, value), ..self }
+    }
+
+    /// Deletes a queue with all that is in it, as an operator might.
+    pub(crate) async fn delete_queue(&self, queue: &str) {
+        self.broker.ctl(&["delete_queue", &format!("{}.{queue}", self.broker.prefix())]).await;
     }
 
     /// A proxy before the broker, which only processes that are told so use.
@@ -80,5 +92,44 @@ impl Rig {
         .await
         .unwrap();
         assert!(dead.iter().all(|(_, n)| *n == 0), "{dead:?}");
+    }
+}
+
+/// A transaction that whoever routes a certain callback has to wait for.
+pub(crate) struct Trap(Transaction<'static, Postgres>);
+
+impl Trap {
+    pub(crate) async fn set(pool: &PgPool, callback: Uuid) -> Self {
+        let mut transaction = pool.begin().await.unwrap();
+        // The same row as routing is about to write.
+        sqlx::query(
+            "INSERT INTO claygate.leads (callback_id, received_at, extra, warnings) VALUES ($1, now(), '{}', '{}')",
+        )
+        .bind(callback)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+        Self(transaction)
+    }
+
+    /// The back-end of Postgres that waits, if one does.
+    pub(crate) async fn prey(pool: &PgPool) -> Option<i32> {
+        sqlx::query_scalar(
+            "SELECT pid FROM pg_stat_activity
+             WHERE datname = current_database() AND pg_blocking_pids(pid) <> '{}' ORDER BY query_start LIMIT 1",
+        )
+        .fetch_optional(pool)
+        .await
+        .unwrap()
+    }
+
+    /// Waits until somebody is caught.
+    pub(crate) async fn wait_for_prey(&self, pool: &PgPool) -> i32 {
+        wait_for("somebody to be stuck", LIMIT, async || Self::prey(pool).await.ok_or("nobody")).await
+    }
+
+    /// Lets everybody go on.
+    pub(crate) async fn open(self) {
+        self.0.rollback().await.unwrap();
     }
 }

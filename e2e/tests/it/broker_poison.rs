@@ -7,7 +7,7 @@ use testkit::wait::wait_for;
 use uuid::Uuid;
 
 use crate::books;
-use crate::broker::{LINES_PER_SECOND, Rig};
+use crate::broker::{LINES_PER_SECOND, Rig, Trap};
 use crate::services::{Role, Services, all_to};
 use crate::site::LIMIT;
 
@@ -26,14 +26,7 @@ enum Look {
 /// Waits until some worker is stuck on the callback, or it has ended.
 async fn look(pool: &PgPool, id: Uuid) -> Look {
     wait_for("the callback to be looked at", LIMIT, async || {
-        let stuck: Option<i32> = sqlx::query_scalar(
-            "SELECT pid FROM pg_stat_activity
-             WHERE datname = current_database() AND pg_blocking_pids(pid) <> '{}' ORDER BY query_start LIMIT 1",
-        )
-        .fetch_optional(pool)
-        .await
-        .unwrap();
-        if let Some(pid) = stuck {
+        if let Some(pid) = Trap::prey(pool).await {
             return Ok(Look::Stuck(pid));
         }
         let (state, reason): (String, Option<String>) =
@@ -64,14 +57,7 @@ async fn a_callback_that_kills_its_workers_ends_as_poison_and_its_neighbours_go_
     merged.execute(&pool).await.unwrap();
     let poison: Uuid = sqlx::query_scalar("SELECT refs[5] FROM claygate.outbox").fetch_one(&pool).await.unwrap();
     // Whoever routes it waits for the end of this, and meets its own end first.
-    let mut trap = pool.begin().await.unwrap();
-    sqlx::query(
-        "INSERT INTO claygate.leads (callback_id, received_at, extra, warnings) VALUES ($1, now(), '{}', '{}')",
-    )
-    .bind(poison)
-    .execute(&mut *trap)
-    .await
-    .unwrap();
+    let trap = Trap::set(&pool, poison).await;
 
     let rig = Rig { services: services.with_broker(&broker.url(), broker.prefix()), broker, receiver };
     let mut kills = 0;
@@ -90,7 +76,7 @@ async fn a_callback_that_kills_its_workers_ends_as_poison_and_its_neighbours_go_
     };
     let (worker, state, reason) = end;
     assert_eq!((state.as_str(), reason.as_str(), kills), ("dead", "poison", KILLS_MAX));
-    trap.rollback().await.unwrap();
+    trap.open().await;
 
     let neighbours = i64::try_from(answered.len() - 1).unwrap();
     let all = [("dead".to_owned(), "-".to_owned(), 1), ("routed".to_owned(), "delivered".to_owned(), neighbours)];

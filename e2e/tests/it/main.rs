@@ -5,6 +5,7 @@ mod books;
 mod broker;
 mod broker_outages;
 mod broker_poison;
+mod broker_queues;
 mod compose;
 mod crash;
 mod demo;
