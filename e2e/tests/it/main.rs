@@ -3,6 +3,7 @@
 
 mod books;
 mod broker;
+mod broker_backlog;
 mod broker_outages;
 mod broker_poison;
 mod broker_queues;
