@@ -12,13 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use sqlx::Row;
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Consumer, Doorbell, Message, Queue, QueueError, QueueName, Receipt};
 use crate::db::{Database, DbError};
+use crate::telemetry::logs::chain;
 
 /// How a [`PostgresQueue`] waits and leases.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +71,7 @@ impl Queue for PostgresQueue {
     async fn consumer(&self, queue: &QueueName) -> Result<Box<dyn Consumer>, QueueError> {
         Ok(Box::new(PostgresConsumer {
             database: self.database.clone(),
+            doorbell: self.doorbell.clone(),
             bell: self.doorbell.of(queue),
             queue: queue.clone(),
             settings: self.settings,
@@ -75,12 +79,14 @@ impl Queue for PostgresQueue {
             rescanned_at: Instant::now(),
             ids_per_entry: 1,
             more_may_wait: false,
+            claiming: None,
         }))
     }
 }
 
 struct PostgresConsumer {
     database: Database,
+    doorbell: Doorbell,
     bell: Arc<Notify>,
     queue: QueueName,
     settings: PostgresQueueSettings,
@@ -90,7 +96,12 @@ struct PostgresConsumer {
     /// What the last claimed entries held on average.
     ids_per_entry: usize,
     more_may_wait: bool,
+    /// A claim that the last receive was cut short in; the next one goes on with it.
+    claiming: Option<BoxFuture<'static, Result<Vec<Claimed>, DbError>>>,
 }
+
+/// When an entry was due, and its message.
+type Claimed = (OffsetDateTime, Message);
 
 impl PostgresConsumer {
     /// Takes due entries of together about `want` ids, in the order in which they were due.
@@ -101,38 +112,19 @@ impl PostgresConsumer {
         }
         // Entries that are locked and not taken cost a write for nothing, so the limit follows what entries hold.
         let entries = want.div_ceil(self.ids_per_entry).clamp(1, CLAIM_MAX);
-        let rows = sqlx::query(
-            "WITH due AS MATERIALIZED (
-                 SELECT id, due_at, cardinality(refs) AS ids FROM claygate.outbox
-                 WHERE queue = $1 AND due_at >= COALESCE($2, '-infinity') AND due_at <= now()
-                 ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
-             ), taken AS (
-                 SELECT id, due_at FROM (SELECT id, due_at, sum(ids) OVER (ORDER BY due_at, id) - ids AS ahead FROM due) AS d
-                 WHERE ahead < $4
-             )
-             UPDATE claygate.outbox AS entry
-             SET due_at = now() + $5, claims = entry.claims + 1
-             FROM taken WHERE entry.id = taken.id
-             RETURNING entry.id, entry.refs, entry.claims, taken.due_at",
-        )
-        .bind(self.queue.as_str())
-        .bind(self.mark)
-        .bind(i64::try_from(entries).unwrap_or(i64::MAX))
-        .bind(i64::try_from(want).unwrap_or(i64::MAX))
-        .bind(self.settings.lease)
-        .fetch_all(self.database.pool())
-        .await?;
-        let mut claimed = rows
-            .iter()
-            .map(|row| {
-                let claim: i32 = row.try_get("claims")?;
-                let receipt = Receipt { id: row.try_get("id")?, claim };
-                let refs = row.try_get("refs")?;
-                let message = Message { queue: self.queue.clone(), refs, redelivered: claim > 1, receipt };
-                Ok((row.try_get::<OffsetDateTime, _>("due_at")?, message))
-            })
-            .collect::<Result<Vec<_>, sqlx::Error>>()?;
-        claimed.sort_by_key(|(due_at, message)| (*due_at, message.receipt.id));
+        let claiming = self.claiming.get_or_insert_with(|| {
+            Box::pin(claim_due(
+                self.database.clone(),
+                self.queue.clone(),
+                self.mark,
+                entries,
+                want,
+                self.settings.lease,
+            ))
+        });
+        let claimed = claiming.await;
+        self.claiming = None;
+        let claimed = claimed?;
         let ids: usize = claimed.iter().map(|(_, message)| message.refs.len()).sum();
         self.more_may_wait = claimed.len() == entries || ids >= want;
         if let Some((due_at, _)) = claimed.last() {
@@ -147,7 +139,7 @@ impl PostgresConsumer {
     }
 
     /// How long until the next entry is due, at most the poll interval.
-    async fn until_next(&self) -> Result<Duration, DbError> {
+    async fn until_next(&mut self) -> Result<Duration, DbError> {
         let seconds: Option<f64> = sqlx::query_scalar(
             "SELECT EXTRACT(EPOCH FROM due_at - clock_timestamp())::float8 FROM claygate.outbox
              WHERE queue = $1 AND due_at > now() ORDER BY due_at LIMIT 1",
@@ -210,6 +202,87 @@ impl Consumer for PostgresConsumer {
         self.bell.notify_one();
         Ok(())
     }
+}
+
+impl Drop for PostgresConsumer {
+    /// What a claim under way takes, nobody will see: it is undone, and does not have to run out.
+    fn drop(&mut self) {
+        let (Some(claiming), Ok(runtime)) = (self.claiming.take(), Handle::try_current()) else { return };
+        let (database, doorbell, queue) = (self.database.clone(), self.doorbell.clone(), self.queue.clone());
+        runtime.spawn(async move {
+            let undone = async {
+                let claimed = claiming.await?;
+                if !claimed.is_empty() {
+                    undo(&database, &claimed).await?;
+                    doorbell.ring(&queue);
+                }
+                Ok::<_, DbError>(())
+            };
+            if let Err(error) = undone.await {
+                tracing::debug!(%queue, error = %chain(&error), "what a stop cut short has to run out");
+            }
+        });
+    }
+}
+
+/// Takes at most `entries` due entries of together about `want` ids, in the order in which they were due.
+async fn claim_due(
+    database: Database,
+    queue: QueueName,
+    mark: Option<OffsetDateTime>,
+    entries: usize,
+    want: usize,
+    lease: Duration,
+) -> Result<Vec<Claimed>, DbError> {
+    let rows = sqlx::query(
+        "WITH due AS MATERIALIZED (
+             SELECT id, due_at, cardinality(refs) AS ids FROM claygate.outbox
+             WHERE queue = $1 AND due_at >= COALESCE($2, '-infinity') AND due_at <= now()
+             ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
+         ), taken AS (
+             SELECT id, due_at FROM (SELECT id, due_at, sum(ids) OVER (ORDER BY due_at, id) - ids AS ahead FROM due) AS d
+             WHERE ahead < $4
+         )
+         UPDATE claygate.outbox AS entry
+         SET due_at = now() + $5, claims = entry.claims + 1
+         FROM taken WHERE entry.id = taken.id
+         RETURNING entry.id, entry.refs, entry.claims, taken.due_at",
+    )
+    .bind(queue.as_str())
+    .bind(mark)
+    .bind(i64::try_from(entries).unwrap_or(i64::MAX))
+    .bind(i64::try_from(want).unwrap_or(i64::MAX))
+    .bind(lease)
+    .fetch_all(database.pool())
+    .await?;
+    let mut claimed = rows
+        .iter()
+        .map(|row| {
+            let claim: i32 = row.try_get("claims")?;
+            let receipt = Receipt { id: row.try_get("id")?, claim };
+            let refs = row.try_get("refs")?;
+            let message = Message { queue: queue.clone(), refs, redelivered: claim > 1, receipt };
+            Ok((row.try_get("due_at")?, message))
+        })
+        .collect::<Result<Vec<Claimed>, sqlx::Error>>()?;
+    claimed.sort_by_key(|(due_at, message)| (*due_at, message.receipt.id));
+    Ok(claimed)
+}
+
+/// Puts entries back as if they had not been claimed.
+async fn undo(database: &Database, claimed: &[Claimed]) -> Result<(), DbError> {
+    let receipts = || claimed.iter().map(|(_, message)| message.receipt);
+    sqlx::query(
+        "UPDATE claygate.outbox AS entry SET due_at = given.due_at, claims = entry.claims - 1
+         FROM unnest($1::bigint[], $2::integer[], $3::timestamptz[]) AS given (id, claims, due_at)
+         WHERE entry.id = given.id AND entry.claims = given.claims",
+    )
+    .bind(receipts().map(|receipt| receipt.id).collect::<Vec<_>>())
+    .bind(receipts().map(|receipt| receipt.claim).collect::<Vec<_>>())
+    .bind(claimed.iter().map(|(due_at, _)| *due_at).collect::<Vec<_>>())
+    .execute(database.pool())
+    .await?;
+    Ok(())
 }
 
 /// Receipts as two arrays, sorted by id: two writers over the same entries must not wait for each other in a circle.

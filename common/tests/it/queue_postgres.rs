@@ -82,6 +82,38 @@ async fn a_lease_that_runs_out_gives_the_message_to_others() {
     assert_eq!(other.ack(&[again[0].receipt]).await.unwrap(), 1);
 }
 
+/// A stop cuts receives short. What the statement under way takes must not wait for its claim to run out.
+#[tokio::test]
+async fn a_receive_that_is_cut_short_keeps_nothing() {
+    let rig = PostgresRig::new().await;
+    let queue = QueueName::callbacks();
+    let refs = ids(60);
+    for one in &refs {
+        rig.push(&queue, &[*one], Duration::ZERO).await;
+    }
+    let mut seen = Vec::new();
+    for n in 0..40 {
+        let mut consumer = rig.consumer(&queue).await;
+        let cut_short = tokio::time::timeout(Duration::from_micros(100 * n), consumer.receive(1)).await;
+        for message in cut_short.map(Result::unwrap).unwrap_or_default() {
+            assert_eq!(consumer.ack(&[message.receipt]).await.unwrap(), 1);
+            seen.extend(message.refs);
+        }
+    }
+    let mut consumer = rig.consumer(&queue).await;
+    let rest = async {
+        while seen.len() < refs.len() {
+            for message in consumer.receive(64).await.unwrap() {
+                assert!(!message.redelivered, "nobody has seen it before");
+                seen.extend(message.refs);
+            }
+        }
+    };
+    tokio::time::timeout(PostgresQueueSettings::default().lease / 2, rest).await.expect("nothing is held");
+    seen.sort_unstable();
+    assert_eq!(seen, refs);
+}
+
 /// A snapshot keeps finished entries in the index as dead ones; claims go on above them and miss nothing.
 #[tokio::test]
 async fn a_long_snapshot_elsewhere_hides_no_entry() {
