@@ -86,8 +86,12 @@ async fn a_full_queue_refuses_and_what_it_refuses_waits_in_the_outbox() {
     rig.broker.ctl(&["set_policy", "full", &all_queues, full, "--apply-to", "queues"]).await;
     let intake = rig.services.ingest("ingest").await;
     let (sender, vigil) = (rig.services.sender([&intake]), intake.watch());
-    let answered = sender.spawn_load(60).await.unwrap();
-    wait_until("the queue to refuse", LIMIT, async || published(&intake, "refused").await > 0.0).await;
+    let mut answered = sender.spawn_load(20).await.unwrap();
+    // A queue tells publishers that it is full only after a while.
+    while published(&intake, "refused").await == 0.0 {
+        assert!(answered.len() < 1_000, "nothing is refused");
+        answered.extend(sender.spawn_load(4).await.unwrap());
+    }
     let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM claygate.outbox").fetch_one(&pool).await.unwrap();
     assert!(waiting > 0, "what was refused is still there");
     assert!(rig.depth("callbacks").await.ready < answered.len());
