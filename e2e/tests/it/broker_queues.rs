@@ -132,3 +132,32 @@ async fn a_channel_that_the_broker_closes_is_opened_anew_and_nothing_is_done_twi
     rig.assert_nothing_dead().await;
     rig.services.assert_logs_bounded(LINES_PER_SECOND);
 }
+
+/// As after a failover that went wrong: the subscription is gone on the broker's side, and nobody was told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_that_the_broker_forgets_subscribe_again() {
+    const LEADS: usize = 10;
+    let rig = Rig::start().await;
+    let intake = rig.services.ingest("ingest").await;
+    let worker = rig.services.worker("worker").await;
+    let sender = rig.services.sender([&intake]);
+    let mut answered = sender.spawn_load(LEADS).await.unwrap();
+    rig.receiver.wait_for_requests(LEADS).await;
+
+    let queue = format!("{}.callbacks", rig.broker.prefix());
+    let forget = format!(
+        "Server = {{'%2F_{queue}', node()}}, \
+         {{ok, {{_, Consumers}}, _}} = ra:local_query(Server, fun rabbit_fifo:query_consumers/1), \
+         [{{ok, _, _}} = ra:process_command(Server, rabbit_fifo:make_checkout(One, cancel, #{{}})) \
+          || One <- maps:keys(Consumers)], maps:size(Consumers)."
+    );
+    let forgotten = rig.broker.ctl(&["eval", &forget]).await;
+    assert_ne!(forgotten.trim(), "0", "there were consumers");
+    answered.extend(sender.spawn_load(LEADS).await.unwrap());
+    books::assert_all_delivered(&rig.services.database.database(), &answered).await;
+    books::assert_sent(&rig.receiver, answered.len(), 0);
+    worker.wait_for_readiness(true).await;
+    assert_eq!(worker.log.count("started"), 1);
+    rig.assert_nothing_dead().await;
+    rig.services.assert_logs_bounded(LINES_PER_SECOND);
+}
