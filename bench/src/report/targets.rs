@@ -62,6 +62,10 @@ fn cpu(measured: &Measurement) -> Option<f64> {
     Some(measured.cpu_us_total())
 }
 
+fn scrapes(measured: &Measurement) -> Option<f64> {
+    measured.scrapes_per_second
+}
+
 fn ingest_memory(measured: &Measurement) -> Option<f64> {
     measured.pss_mib.get("ingest").copied()
 }
@@ -102,6 +106,8 @@ fn all() -> Vec<Target> {
         amount("PSS of worker at 256 connections, Postgres queue, MiB", 40.0, 25.0, worker_memory, "delivered-c256-pg"),
         amount("PSS of ingest at 256 connections, RabbitMQ, MiB", 40.0, 25.0, ingest_memory, "delivered-c256-amqp"),
         amount("PSS of worker at 256 connections, RabbitMQ, MiB", 40.0, 25.0, worker_memory, "delivered-c256-amqp"),
+        ratio("intake with ten million stored / with ten thousand", AtLeast, 0.9, 1.0, rate, "stored-10m", "stored-10k"),
+        ratio("scrapes with ten million stored / with ten thousand", AtLeast, 0.9, 1.0, scrapes, "stored-10m", "stored-10k"),
         ratio("arrival's p99 at nine, the tenth hung / none hung, Postgres queue", AtMost, 1.1, 1.0, arrival_p99, "ten-hung-pg", "ten-healthy-pg"),
         ratio("arrival's p99 at nine, the tenth hung / none hung, RabbitMQ", AtMost, 1.1, 1.0, arrival_p99, "ten-hung-amqp", "ten-healthy-amqp"),
     ]

@@ -2,6 +2,7 @@
 //!
 //! The statements here are the bench's own, not the product's: it looks from outside whether the books balance.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use common::db::{ConnectSettings, migrate};
 use embedded::{Cluster, Home, Settings};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use tokio::sync::Mutex;
 use url::Url;
 
 const TEMPLATE: &str = "bench_template";
@@ -22,6 +24,8 @@ pub struct Postgres {
     cluster: Cluster,
     admin: ConnectSettings,
     next: AtomicU32,
+    /// How many callbacks the templates hold that were filled.
+    filled: Mutex<BTreeSet<u64>>,
 }
 
 impl Postgres {
@@ -39,7 +43,7 @@ impl Postgres {
         let cluster = tokio::task::spawn_blocking(start).await??;
         let url = url_of(&cluster, "postgres")?;
         let admin = ConnectSettings::from_url(&url, None, 1)?;
-        let postgres = Self { cluster, admin, next: AtomicU32::new(0) };
+        let postgres = Self { cluster, admin, next: AtomicU32::new(0), filled: Mutex::default() };
         postgres.run(&format!("CREATE DATABASE {TEMPLATE}")).await?;
         let template = ConnectSettings { database: TEMPLATE.to_owned(), ..postgres.admin.clone() };
         migrate(&template).await.context("making the schema")?;
@@ -62,6 +66,28 @@ impl Postgres {
     /// When it cannot be made.
     pub async fn create(&self) -> anyhow::Result<RunDatabase> {
         self.create_from(TEMPLATE).await
+    }
+
+    /// A database in which `callbacks` callbacks are stored already. They are made once, and then copied.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn create_filled(&self, callbacks: u64) -> anyhow::Result<RunDatabase> {
+        let template = format!("bench_filled_{callbacks}");
+        let mut filled = self.filled.lock().await;
+        if filled.insert(callbacks) {
+            eprintln!("bench: storing {callbacks} callbacks, once");
+            self.run(&format!("CREATE DATABASE {template} TEMPLATE {TEMPLATE}")).await?;
+            let settings = ConnectSettings { database: template.clone(), ..self.admin.clone() };
+            let mut connection = settings.connect_directly().await?;
+            for statement in filling(callbacks) {
+                execute(&mut connection, &statement).await?;
+            }
+            connection.close().await?;
+        }
+        // Copying files is quicker than logging them page by page; older versions know no other way.
+        let strategy = if self.version() < 15 { "" } else { " STRATEGY file_copy" };
+        self.create_from(&format!("{template}{strategy}")).await
     }
 
     /// A database without any schema.
@@ -115,6 +141,31 @@ async fn execute(connection: &mut PgConnection, statement: &str) -> anyhow::Resu
     let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
     connection.execute(statement).await.context("asking Postgres")?;
     Ok(())
+}
+
+/// Statements that store `callbacks` callbacks. Their keys are spread evenly over all keys, as digests are, so that new
+/// ones go into the whole of the index; they come in order, so that it is made quickly.
+fn filling(callbacks: u64) -> [String; 4] {
+    let numbers = format!("generate_series(0, {callbacks} - 1) AS n");
+    let id = "(lpad(to_hex(1700000000000 + n), 12, '0') || '7' || substr(md5(n::text), 1, 3)
+              || '8' || substr(md5(n::text), 4, 15))::uuid";
+    // The first eight bytes are the place; a signed number that starts in the negative goes through all of them.
+    let step = u64::MAX / callbacks.max(1);
+    let key = format!("substr(int8send((n - {callbacks} / 2) * {step}) || sha256(int8send(n)), 1, 32)");
+    [
+        format!(
+            "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state)
+             SELECT {id}, 'hmac', {key}, 'content', {key}, now(), 'routed' FROM {numbers}"
+        ),
+        "INSERT INTO claygate.callback_bodies (callback_id, received_at, body, headers)
+         SELECT id, received_at, '\\x7b7d', '{}' FROM claygate.callbacks"
+            .to_owned(),
+        format!(
+            "INSERT INTO claygate.intake_counts (instance, writer, source, hour, result, n)
+             VALUES ('bench', 0, 'hmac', date_trunc('hour', now()), 'new', {callbacks})"
+        ),
+        "VACUUM ANALYZE".to_owned(),
+    ]
 }
 
 /// The database of one run.

@@ -59,6 +59,8 @@ pub struct Services {
     processes: Vec<(&'static str, Process)>,
     /// The public addresses of the intakes.
     pub intakes: Vec<SocketAddr>,
+    /// The admin address of the first process.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Services {
@@ -67,7 +69,7 @@ impl Services {
     /// # Errors
     /// When one ends or does not get ready.
     pub async fn start(rig: &Rig, setup: &Setup, folder: &Path) -> anyhow::Result<Self> {
-        let mut services = Self { processes: Vec::new(), intakes: Vec::new() };
+        let mut services = Self { processes: Vec::new(), intakes: Vec::new(), admin: None };
         let (ingests, workers) = match setup.shape {
             Shape::Ingest { ingests } => (ingests, 0),
             Shape::Pair { ingests, workers } => (ingests, workers),
@@ -110,6 +112,7 @@ impl Services {
         let mut process = Process::start(&name, command, folder)?;
         wait_until_ready(&mut process, admin).await?;
         self.processes.push((if program == "claygate" { "up" } else { program }, process));
+        self.admin = self.admin.or(Some(admin));
         if program != "worker" {
             self.intakes.push(public);
         }

@@ -1,6 +1,8 @@
 //! claygate under load, in one of its forms.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
@@ -11,11 +13,17 @@ use crate::measure::Group;
 use crate::rig::Rig;
 use crate::rig::postgres::Expected;
 use crate::rig::services::{Services, Setup, Shape};
-use crate::roles::load::{Plan, Proof};
+use crate::roles::load::{Connection, Plan, Proof};
+
+/// How long `/metrics` is asked.
+const SCRAPE_FOR: Duration = Duration::from_secs(1);
 
 /// Starts it, loads it, and holds what was answered against what is stored, published and delivered.
 pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Claygate) -> anyhow::Result<Measurement> {
-    let mut database = rig.postgres.create().await?;
+    let (mut database, stored) = match claygate.trouble {
+        Some(Trouble::Stored(callbacks)) => (rig.postgres.create_filled(callbacks).await?, callbacks),
+        _ => (rig.postgres.create().await?, 0),
+    };
     if let Some(Trouble::SlowDisk(flush)) = claygate.trouble {
         database.slow_down_commits(flush).await?;
     }
@@ -59,12 +67,15 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
         (None, Queue::RabbitMq) => Backlog::Published(&mut database),
         (None, Queue::Postgres) => Backlog::None,
     };
-    let (report, measured) = load(folder, load_plan, timing, groups, &mut backlog).await?;
+    let (report, mut measured) = load(folder, load_plan, timing, groups, &mut backlog).await?;
 
+    if stored > 0 {
+        measured.scrapes_per_second = Some(scrape(services.admin).await?);
+    }
     drop(snapshot);
     services.stop().await.context("stopping claygate")?;
     let count = destinations.as_ref().map(|started| started.count as u64);
-    database.check_books(Expected { callbacks: report.callbacks, destinations: count }).await?;
+    database.check_books(Expected { callbacks: stored + report.callbacks, destinations: count }).await?;
     if let Some((_, prefix)) = &broker {
         let rabbitmq = rig.rabbitmq()?;
         match &destinations {
@@ -83,4 +94,18 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
     }
     rig.postgres.remove(database).await?;
     Ok(measured)
+}
+
+/// Answers of `/metrics` per second, on one connection.
+async fn scrape(admin: Option<SocketAddr>) -> anyhow::Result<f64> {
+    let admin = admin.context("nobody to ask")?;
+    let mut connection = Connection::open(admin).await?;
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\n\r\n");
+    let (started, mut scrapes) = (Instant::now(), 0);
+    while started.elapsed() < SCRAPE_FOR {
+        let answer = connection.exchange(request.as_bytes()).await?;
+        ensure!(answer.status == 200, "/metrics answered {}", answer.status);
+        scrapes += 1;
+    }
+    Ok(f64::from(scrapes) / started.elapsed().as_secs_f64())
 }

@@ -53,6 +53,7 @@ pub fn all(each: bool) -> Vec<Scenario> {
         rows.extend(if each { every_intake(queue, key, label) } else { intakes(queue, key, label) });
     }
     rows.extend(slow_disks());
+    rows.extend(stored());
     for (queue, key, label) in queues {
         rows.extend(deliveries(queue, key, label));
     }
@@ -133,6 +134,15 @@ fn slow_disks() -> Vec<Scenario> {
         row("slow-disk", "intake, flushes 2 ms slower: 2 writers", Work::Claygate(slow)),
         row("slow-disk-8", "intake, flushes 2 ms slower: 8 writers", Work::Claygate(more)),
     ]
+}
+
+fn stored() -> Vec<Scenario> {
+    let amounts = [(10_000, "10k", "ten thousand"), (10_000_000, "10m", "ten million")];
+    let row = |(callbacks, key, words)| {
+        let claygate = Claygate { trouble: Some(Trouble::Stored(callbacks)), ..INTAKE };
+        row(format!("stored-{key}"), format!("intake, {words} stored before"), Work::Claygate(claygate))
+    };
+    amounts.map(row).into()
 }
 
 fn deliveries(queue: Queue, key: &str, label: &str) -> Vec<Scenario> {

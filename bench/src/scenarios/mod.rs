@@ -102,6 +102,8 @@ pub enum Trouble {
     SlowDisk(Duration),
     /// Somebody holds a snapshot for the length of the run.
     HeldSnapshot,
+    /// So many callbacks are stored already. What a scrape costs then is measured, too.
+    Stored(u64),
 }
 
 /// How long one run is.
@@ -128,6 +130,8 @@ pub struct Measurement {
     pub latency_ms: Quantiles,
     /// From the moment a callback was to be sent at to its arrival at a destination, in milliseconds.
     pub end_to_end_ms: Option<Quantiles>,
+    /// Answers of `/metrics` per second, one after the other.
+    pub scrapes_per_second: Option<f64>,
     /// CPU µs per event, by process.
     pub cpu_us: BTreeMap<String, f64>,
     /// Proportional set size near the end of the load, in MiB, by process.
@@ -146,6 +150,7 @@ impl Measurement {
             per_second: events as f64 / seconds,
             latency_ms,
             end_to_end_ms: None,
+            scrapes_per_second: None,
             cpu_us: usage.by_group.iter().map(|(name, used)| (name.clone(), cost(used))).collect(),
             pss_mib: BTreeMap::new(),
             foreign: usage.foreign,
