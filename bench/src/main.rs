@@ -12,6 +12,7 @@ use bench::rig::{Needs, Rig};
 use bench::roles::{Role, play};
 use bench::scenarios::{Scenario, Timing, all, run_rounds, select};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measure claygate beside its limits and beside what people use today.
 #[derive(Parser)]
@@ -87,7 +88,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         // Dropping what runs ends its processes.
         tokio::select! {
             results = measure(arguments, scenarios) => results,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            signal = wait_for_signal() => Err(signal.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted"))),
         }
     })?;
     if arguments.json {
@@ -101,6 +102,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         eprintln!("bench: wrote {}", file.display());
     }
     Ok(if results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn wait_for_signal() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 async fn measure(arguments: &Arguments, scenarios: Vec<Scenario>) -> anyhow::Result<Results> {

@@ -31,11 +31,6 @@ pub(super) enum Backlog<'a> {
 }
 
 impl Backlog<'_> {
-    /// Whether there can be one.
-    pub(super) fn is_possible(&self) -> bool {
-        !matches!(self, Self::None)
-    }
-
     /// Waits until nothing of callbacks 0 to `callbacks` - 1 is left.
     pub(super) async fn wait_until_empty(&mut self, callbacks: u64) -> anyhow::Result<()> {
         match self {

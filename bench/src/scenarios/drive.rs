@@ -99,10 +99,12 @@ pub(super) async fn load(
     if !report.failures.is_empty() {
         bail!("not every callback was taken: {:?}", report.failures);
     }
-    // Without a backlog the last answer is the end, and every answer counts; with one, what it became counts.
-    let (events, seconds) = match backlog.is_possible() {
-        false => (report.answers, report.seconds),
-        true => (report.fresh, usage.wall.as_secs_f64()),
+    let wall = usage.wall.as_secs_f64();
+    // Where callbacks go on, different ones are counted, since repeats do not; else every answer is.
+    let (events, seconds) = match backlog {
+        Backlog::None => (report.answers, report.seconds),
+        Backlog::Published(_) => (report.answers, wall),
+        Backlog::Delivered(..) => (report.fresh, wall),
     };
     let measured = Measurement::new(events, seconds, report.latency, &usage);
     let end_to_end_ms = backlog.latency().await?;
