@@ -2,6 +2,7 @@
 
 mod header;
 mod page;
+mod sizing;
 mod table;
 mod targets;
 
@@ -59,7 +60,8 @@ impl Results {
 
 /// The whole report as text, in Markdown.
 pub fn to_text(results: &Results) -> String {
-    let mut text = format!("{}\n{}\n{}", results.header, table::of(results), targets::table(results));
+    let tables = [table::of(results), targets::table(results), sizing::table(results)];
+    let mut text = format!("{}\n{}", results.header, tables.join("\n"));
     for failure in &results.failures {
         text.push_str(&format!("\nFAILED: {failure}\n"));
     }

@@ -80,7 +80,7 @@ fn by_process(results: &Results, name: &str, of: impl Fn(&Measurement) -> &BTree
 }
 
 /// 31415 as 31,415.
-fn grouped(number: f64) -> String {
+pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

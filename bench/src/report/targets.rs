@@ -159,7 +159,7 @@ pub(super) fn table(results: &Results) -> String {
             if verdict.met { "met" } else { "MISSED" }.to_owned(),
         ]);
     }
-    if rows.len() == 1 { String::new() } else { markdown(&rows) }
+    if rows.len() == 1 { String::new() } else { format!("Targets:\n\n{}", markdown(&rows)) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a scenario runs on: a Postgres, a broker, claygate's processes, the baselines.
 
 pub mod baseline;
+mod filling;
 pub mod postgres;
 pub mod process;
 pub mod rabbitmq;

@@ -15,6 +15,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::filling::filling;
+
 const TEMPLATE: &str = "bench_template";
 const MAX_CONNECTIONS: u32 = 200;
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -104,7 +106,9 @@ impl Postgres {
         self.run("CHECKPOINT").await?;
         let url = url_of(&self.cluster, &name)?;
         let settings = ConnectSettings { database: name.clone(), ..self.admin.clone() };
-        Ok(RunDatabase { connection: settings.connect_directly().await?, name, url, settings })
+        let mut connection = settings.connect_directly().await?;
+        let bytes_before = size(&mut connection).await?;
+        Ok(RunDatabase { connection, name, url, settings, bytes_before })
     }
 
     /// Removes a database and whoever is still connected to it.
@@ -131,6 +135,12 @@ impl Postgres {
     }
 }
 
+async fn size(connection: &mut PgConnection) -> anyhow::Result<u64> {
+    let size = "SELECT pg_database_size(current_database())";
+    let bytes: i64 = sqlx::query_scalar(size).fetch_one(connection).await?;
+    Ok(bytes.unsigned_abs())
+}
+
 fn url_of(cluster: &Cluster, database: &str) -> anyhow::Result<Url> {
     let (user, password, port) = (embedded::USER, cluster.password(), cluster.port());
     Ok(Url::parse(&format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}?sslmode=disable"))?)
@@ -143,37 +153,13 @@ async fn execute(connection: &mut PgConnection, statement: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// Statements that store `callbacks` callbacks. Their keys are spread evenly over all keys, as digests are, so that new
-/// ones go into the whole of the index; they come in order, so that it is made quickly.
-fn filling(callbacks: u64) -> [String; 4] {
-    let numbers = format!("generate_series(0, {callbacks} - 1) AS n");
-    let id = "(lpad(to_hex(1700000000000 + n), 12, '0') || '7' || substr(md5(n::text), 1, 3)
-              || '8' || substr(md5(n::text), 4, 15))::uuid";
-    // The first eight bytes are the place; a signed number that starts in the negative goes through all of them.
-    let step = u64::MAX / callbacks.max(1);
-    let key = format!("substr(int8send((n - {callbacks} / 2) * {step}) || sha256(int8send(n)), 1, 32)");
-    [
-        format!(
-            "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state)
-             SELECT {id}, 'hmac', {key}, 'content', {key}, now(), 'routed' FROM {numbers}"
-        ),
-        "INSERT INTO claygate.callback_bodies (callback_id, received_at, body, headers)
-         SELECT id, received_at, '\\x7b7d', '{}' FROM claygate.callbacks"
-            .to_owned(),
-        format!(
-            "INSERT INTO claygate.intake_counts (instance, writer, source, hour, result, n)
-             VALUES ('bench', 0, 'hmac', date_trunc('hour', now()), 'new', {callbacks})"
-        ),
-        "VACUUM ANALYZE".to_owned(),
-    ]
-}
-
 /// The database of one run.
 pub struct RunDatabase {
     connection: PgConnection,
     name: String,
     url: Url,
     settings: ConnectSettings,
+    bytes_before: u64,
 }
 
 /// What has to be there when a run is over.
@@ -283,6 +269,14 @@ impl RunDatabase {
     pub async fn delivered(&mut self) -> anyhow::Result<(u64, u64)> {
         let delivered = self.count("SELECT count(*) FROM claygate.deliveries WHERE state = 'delivered'").await?;
         Ok((delivered, self.count("SELECT count(*) FROM claygate.attempts").await?))
+    }
+
+    /// How much larger its files are than when it was made, in bytes.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn grown_by(&mut self) -> anyhow::Result<u64> {
+        Ok(size(&mut self.connection).await?.saturating_sub(self.bytes_before))
     }
 
     async fn count(&mut self, query: &'static str) -> anyhow::Result<u64> {

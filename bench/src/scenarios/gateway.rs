@@ -75,6 +75,7 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
     drop(snapshot);
     services.stop().await.context("stopping claygate")?;
     let count = destinations.as_ref().map(|started| started.count as u64);
+    measured.stored_bytes = Some(database.grown_by().await? as f64 / report.callbacks.max(1) as f64);
     database.check_books(Expected { callbacks: stored + report.callbacks, destinations: count }).await?;
     if let Some((_, prefix)) = &broker {
         let rabbitmq = rig.rabbitmq()?;

@@ -130,6 +130,8 @@ pub struct Measurement {
     pub latency_ms: Quantiles,
     /// From the moment a callback was to be sent at to its arrival at a destination, in milliseconds.
     pub end_to_end_ms: Option<Quantiles>,
+    /// What a callback took on Postgres's disk, indexes and dead rows included, in bytes.
+    pub stored_bytes: Option<f64>,
     /// Answers of `/metrics` per second, one after the other.
     pub scrapes_per_second: Option<f64>,
     /// CPU µs per event, by process.
@@ -150,6 +152,7 @@ impl Measurement {
             per_second: events as f64 / seconds,
             latency_ms,
             end_to_end_ms: None,
+            stored_bytes: None,
             scrapes_per_second: None,
             cpu_us: usage.by_group.iter().map(|(name, used)| (name.clone(), cost(used))).collect(),
             pss_mib: BTreeMap::new(),
@@ -160,6 +163,12 @@ impl Measurement {
     /// CPU µs per event over all processes.
     pub fn cpu_us_total(&self) -> f64 {
         self.cpu_us.values().sum()
+    }
+
+    /// The same without load, destinations and orchestrator.
+    pub fn cpu_us_of_product(&self) -> f64 {
+        let others = ["load", "destination", "bench"];
+        self.cpu_us.iter().filter(|(name, _)| !others.contains(&name.as_str())).map(|(_, used)| used).sum()
     }
 }
 
