@@ -115,7 +115,7 @@ async fn a_channel_that_the_broker_closes_is_opened_anew_and_nothing_is_done_twi
     // The broker's patience with a message that is not acknowledged; it looks when it is told to (here: `tick`).
     rig.broker.ctl(&["eval", "application:set_env(rabbit, consumer_timeout, 200)."]).await;
     let intake = rig.services.ingest("ingest").await;
-    let sender = rig.services.sender([&intake]);
+    let (sender, vigil) = (rig.services.sender([&intake]), intake.watch());
     let answered = sender.spawn_load(LEADS).await.unwrap();
     let trap = Trap::set(&pool, answered[0].parse().unwrap()).await;
     let worker = rig.services.worker("worker").await;
@@ -129,6 +129,8 @@ async fn a_channel_that_the_broker_closes_is_opened_anew_and_nothing_is_done_twi
     books::assert_sent(&rig.receiver, LEADS, 0);
     rig.wait_for_depth("callbacks", |depth| depth == Depth::default()).await;
     worker.wait_for_readiness(true).await;
+    vigil.assert_undisturbed().await;
+    sender.assert_undisturbed();
     rig.assert_nothing_dead().await;
     rig.services.assert_logs_bounded(LINES_PER_SECOND);
 }
@@ -140,7 +142,7 @@ async fn consumers_that_the_broker_forgets_subscribe_again() {
     let rig = Rig::start().await;
     let intake = rig.services.ingest("ingest").await;
     let worker = rig.services.worker("worker").await;
-    let sender = rig.services.sender([&intake]);
+    let (sender, vigil) = (rig.services.sender([&intake]), intake.watch());
     let mut answered = sender.spawn_load(LEADS).await.unwrap();
     rig.receiver.wait_for_requests(LEADS).await;
 
@@ -158,6 +160,8 @@ async fn consumers_that_the_broker_forgets_subscribe_again() {
     books::assert_sent(&rig.receiver, answered.len(), 0);
     worker.wait_for_readiness(true).await;
     assert_eq!(worker.log.count("started"), 1);
+    vigil.assert_undisturbed().await;
+    sender.assert_undisturbed();
     rig.assert_nothing_dead().await;
     rig.services.assert_logs_bounded(LINES_PER_SECOND);
 }

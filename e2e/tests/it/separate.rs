@@ -117,15 +117,21 @@ async fn a_worker_starts_without_postgres_says_so_and_heals() {
     worker.wait_for_readiness(true).await;
     books::assert_all_delivered(&services.database.database(), &answered).await;
 
-    // And again while it runs: connections that are gone, and a server that is.
-    proxy.refuse().await;
-    proxy.cut().await;
-    let told = worker.wait_for_readiness(false).await;
-    assert!(told.report["checks"].is_array(), "it still answers: {told:?}");
-    let more = sender.spawn_load(LEADS).await.unwrap();
-    proxy.heal().await;
-    worker.wait_for_readiness(true).await;
-    let all: Vec<String> = answered.into_iter().chain(more).collect();
+    // And again while it runs: connections that are gone and a server that is, then one that says nothing.
+    let mut all = answered;
+    for silent in [false, true] {
+        if silent {
+            proxy.black_hole();
+        } else {
+            proxy.refuse().await;
+            proxy.cut().await;
+        }
+        let told = worker.wait_for_readiness(false).await;
+        assert!(told.report["checks"].is_array(), "it still answers: {told:?}");
+        all.extend(sender.spawn_load(LEADS).await.unwrap());
+        proxy.heal().await;
+        worker.wait_for_readiness(true).await;
+    }
     books::assert_all_delivered(&services.database.database(), &all).await;
     books::assert_sent(&receiver, all.len(), 0);
     sender.assert_undisturbed();
