@@ -2,7 +2,9 @@
 //! that doubles each time the same item is found.
 //!
 //! Every statement reads a bounded stretch: callbacks from `claygate.sweep_marks` on (everything received before the
-//! mark has ended), deliveries along the partial index of what is pending.
+//! mark has ended), deliveries along the partial index of what is pending. What of it waits in the outbox is found by
+//! grouping both, which hashes or sorts whatever the planner believes; a join compared everything with everything when a
+//! backlog was younger than its statistics.
 
 use std::time::Duration;
 
@@ -62,12 +64,18 @@ pub async fn callbacks(
                      COALESCE($2, '00000000-0000-0000-0000-000000000000'::uuid))
                  AND received_at < now() - $4::interval
              ORDER BY received_at, id LIMIT $5
-         ), lost AS (
-             SELECT id, row_number() OVER (ORDER BY received_at, id) - 1 AS n FROM stretch
+         ), overdue AS MATERIALIZED (
+             SELECT id, received_at FROM stretch
              WHERE state = 'received' AND since < now() - $4::interval * 2 ^ LEAST(sweeps, 10)
-                 AND NOT EXISTS (
-                     SELECT 1 FROM (SELECT unnest(refs) AS ref FROM claygate.outbox WHERE queue = $3) AS waiting
-                     WHERE waiting.ref = stretch.id)
+         ), lost AS (
+             SELECT id, row_number() OVER (ORDER BY received_at, id) - 1 AS n FROM (
+                 SELECT id, min(received_at) AS received_at FROM (
+                     SELECT id, received_at, false AS waits FROM overdue
+                     UNION ALL
+                     SELECT unnest(refs), NULL, true FROM claygate.outbox
+                     WHERE queue = $3 AND EXISTS (SELECT FROM overdue)
+                 ) AS known GROUP BY id HAVING NOT bool_or(waits)
+             ) AS found
              ORDER BY received_at, id LIMIT $6
          ), noted AS (
              UPDATE claygate.callbacks AS c SET sweeps = c.sweeps + 1, enqueued_at = now()
@@ -124,12 +132,18 @@ pub async fn deliveries(
                      COALESCE($2, '-infinity'), COALESCE($3, '00000000-0000-0000-0000-000000000000'::uuid))
                  AND next_attempt_at < now() - $4::interval
              ORDER BY next_attempt_at, id LIMIT $5
-         ), lost AS (
-             SELECT id, row_number() OVER (ORDER BY next_attempt_at, id) - 1 AS n FROM stretch
+         ), overdue AS MATERIALIZED (
+             SELECT id, next_attempt_at FROM stretch
              WHERE lease_until IS NULL AND since < now() - $4::interval * 2 ^ LEAST(sweeps, 10)
-                 AND NOT EXISTS (
-                     SELECT 1 FROM (SELECT unnest(refs) AS ref FROM claygate.outbox WHERE queue = $8) AS waiting
-                     WHERE waiting.ref = stretch.id)
+         ), lost AS (
+             SELECT id, row_number() OVER (ORDER BY next_attempt_at, id) - 1 AS n FROM (
+                 SELECT id, min(next_attempt_at) AS next_attempt_at FROM (
+                     SELECT id, next_attempt_at, false AS waits FROM overdue
+                     UNION ALL
+                     SELECT unnest(refs), NULL, true FROM claygate.outbox
+                     WHERE queue = $8 AND EXISTS (SELECT FROM overdue)
+                 ) AS known GROUP BY id HAVING NOT bool_or(waits)
+             ) AS found
              ORDER BY next_attempt_at, id LIMIT $6
          ), noted AS (
              UPDATE claygate.deliveries AS d SET sweeps = d.sweeps + 1, enqueued_at = now()

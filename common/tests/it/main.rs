@@ -7,3 +7,4 @@ mod operator;
 mod queue_conformance;
 mod queue_postgres;
 mod queue_rabbitmq;
+mod sweep_plans;
