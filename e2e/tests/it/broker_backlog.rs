@@ -128,7 +128,8 @@ async fn a_paused_destination_with_a_backlog_of_100_000_leaves_broker_and_outbox
     assert_eq!(traces(&pool).await, before, "nobody writes to the outbox");
     assert_eq!(before.2, 0, "what waits is not lost");
     assert_eq!(worker.log.lines().len(), lines, "{}", worker.log.tail());
-    assert!(worker.readiness().await.ready);
+    let readiness = worker.readiness().await;
+    assert!(readiness.ready, "{readiness:?}");
     assert_eq!(rig.depth("dead").await, Depth::default());
 
     // It goes on where it stopped.
