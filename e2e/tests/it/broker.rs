@@ -12,9 +12,6 @@ use uuid::Uuid;
 use crate::services::{Services, all_to};
 use crate::site::LIMIT;
 
-/// More than any process has to say within a second while its broker is in trouble.
-pub(crate) const LINES_PER_SECOND: usize = 40;
-
 /// What a queue of the broker holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Depth {

@@ -8,7 +8,7 @@ use testkit::receiver::{Answer, Receiver};
 use testkit::wait::wait_for;
 
 use crate::books;
-use crate::broker::{Depth, LINES_PER_SECOND, Rig};
+use crate::broker::{Depth, Rig};
 use crate::services::all_to;
 use crate::site::LIMIT;
 
@@ -44,7 +44,7 @@ async fn a_rolling_restart_over_full_queues_loses_no_attempt_and_gives_nothing_u
     assert_eq!(usize::try_from(attempts).unwrap(), LEADS, "each attempt is recorded");
     assert!(claims <= 2, "{claims} returns were counted against something: so many restarts more, and it is poison");
     rig.assert_nothing_dead().await;
-    rig.services.assert_logs_bounded(LINES_PER_SECOND);
+    rig.services.assert_logs_bounded();
 }
 
 /// Deliveries that were due two hours ago, in the outbox.
@@ -136,5 +136,5 @@ async fn a_paused_destination_with_a_backlog_of_100_000_leaves_broker_and_outbox
     rig.receiver.answer_with(Answer::status(200));
     sqlx::query("UPDATE claygate.destination_state SET state = 'running', reason = ''").execute(&pool).await.unwrap();
     rig.receiver.wait_for_requests(rig.receiver.requests().len() + 50).await;
-    rig.services.assert_logs_bounded(LINES_PER_SECOND);
+    rig.services.assert_logs_bounded();
 }

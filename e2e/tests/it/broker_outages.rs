@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use testkit::proxy::{Direction, Proxy};
 use testkit::receiver::Answer;
 
 use crate::books;
-use crate::broker::{LINES_PER_SECOND, Rig};
+use crate::broker::Rig;
 use crate::service::Service;
 use crate::services::Role;
 
@@ -23,6 +24,10 @@ async fn connections_closed_under_load_lose_nothing_and_send_nothing_twice() {
         rig.broker.ctl(&["close_all_connections", "a test"]).await;
         sender.wait_for_answers(sender.answered() + 30).await;
     }
+    // One of them stands still for a moment, with whatever it holds.
+    workers[0].signal(Signal::STOP);
+    sender.wait_for_answers(sender.answered() + 30).await;
+    workers[0].signal(Signal::CONT);
     let answered = stream.stop().await;
     books::assert_all_delivered(&rig.services.database.database(), &answered).await;
     books::assert_sent(&rig.receiver, answered.len(), 0);
@@ -33,7 +38,7 @@ async fn connections_closed_under_load_lose_nothing_and_send_nothing_twice() {
     vigil.assert_undisturbed().await;
     sender.assert_undisturbed();
     rig.assert_nothing_dead().await;
-    rig.services.assert_logs_bounded(LINES_PER_SECOND);
+    rig.services.assert_logs_bounded();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +78,7 @@ async fn a_broker_that_stops_dies_or_freezes_disturbs_no_intake() {
     vigil.assert_undisturbed().await;
     sender.assert_undisturbed();
     rig.assert_nothing_dead().await;
-    rig.services.assert_logs_bounded(LINES_PER_SECOND);
+    rig.services.assert_logs_bounded();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +109,7 @@ async fn a_broker_short_of_memory_blocks_neither_intake_nor_acknowledgements() {
     books::assert_sent(&rig.receiver, answered.len(), 0);
     worker.wait_for_readiness(true).await;
     sender.assert_undisturbed();
-    rig.services.assert_logs_bounded(LINES_PER_SECOND);
+    rig.services.assert_logs_bounded();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,5 +140,5 @@ async fn a_consumer_that_hears_nothing_any_more_says_so_and_heals_without_a_rest
     assert_eq!(worker.log.count("started"), 1);
     vigil.assert_undisturbed().await;
     sender.assert_undisturbed();
-    services.assert_logs_bounded(LINES_PER_SECOND);
+    services.assert_logs_bounded();
 }

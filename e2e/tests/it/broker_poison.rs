@@ -7,7 +7,7 @@ use testkit::wait::wait_for;
 use uuid::Uuid;
 
 use crate::books;
-use crate::broker::{LINES_PER_SECOND, Rig, Trap};
+use crate::broker::{Rig, Trap};
 use crate::services::{Role, Services, all_to};
 use crate::site::LIMIT;
 
@@ -89,5 +89,5 @@ async fn a_callback_that_kills_its_workers_ends_as_poison_and_its_neighbours_go_
     let worker = worker.wait_until_ready().await;
     assert!(intake.readiness().await.ready);
     worker.terminate().await;
-    rig.services.assert_logs_bounded(LINES_PER_SECOND);
+    rig.services.assert_logs_bounded();
 }

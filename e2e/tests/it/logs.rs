@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+/// Twice what any process of these tests has to say within a second: at its start, or when it loses what it leans on.
+const LINES_PER_SECOND_MAX: usize = 20;
+
 /// The log of one process, from its start on.
 pub(crate) struct Log {
     path: PathBuf,
@@ -50,15 +53,15 @@ fn read(text: &[u8]) -> Vec<Value> {
     lines.map(|line| serde_json::from_slice(line).unwrap_or_else(|_| String::from_utf8_lossy(line).into())).collect()
 }
 
-/// Fails if more than `per_second` lines of the file are of one second.
-pub(crate) fn assert_bounded(path: &Path, per_second: usize) {
+/// Fails if more than [`LINES_PER_SECOND_MAX`] lines of the file are of one second.
+pub(crate) fn assert_bounded(path: &Path) {
     let mut by_second: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in read(&std::fs::read(path).unwrap()) {
         let second = line["timestamp"].as_str().and_then(|time| time.get(..19)).unwrap_or("no time").to_owned();
         by_second.entry(second).or_default().push(line);
     }
     let loudest = by_second.into_iter().max_by_key(|(_, lines)| lines.len());
-    if let Some((second, lines)) = loudest.filter(|(_, lines)| lines.len() > per_second) {
+    if let Some((second, lines)) = loudest.filter(|(_, lines)| lines.len() > LINES_PER_SECOND_MAX) {
         let mut messages: BTreeMap<String, usize> = BTreeMap::new();
         for line in &lines {
             *messages.entry(line["message"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
