@@ -46,8 +46,8 @@ struct Arguments {
     /// Print everything that was measured, round by round, as JSON
     #[arg(long)]
     json: bool,
-    /// Write the table into docs/performance.md
-    #[arg(long)]
+    /// Write the tables into docs/performance.md
+    #[arg(long, conflicts_with = "only")]
     write: bool,
 }
 

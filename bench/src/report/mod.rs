@@ -61,6 +61,7 @@ impl Results {
 /// The whole report as text, in Markdown.
 pub fn to_text(results: &Results) -> String {
     let tables = [table::of(results), targets::table(results), sizing::table(results)];
+    let tables: Vec<String> = tables.into_iter().filter(|table| !table.is_empty()).collect();
     let mut text = format!("{}\n{}", results.header, tables.join("\n"));
     for failure in &results.failures {
         text.push_str(&format!("\nFAILED: {failure}\n"));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use super::callbacks::Callback;
 use super::connection::Connection;
@@ -16,6 +17,8 @@ use super::tally::Tally;
 use super::{Pace, Plan};
 use crate::measure::monotonic_ns;
 
+/// How long after the end of a load its last answer may come.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How far behind its first sending a repeat comes, in callbacks: what it repeats is committed by then.
 const REPEAT_AFTER: u64 = 500;
 
@@ -74,7 +77,10 @@ impl Load {
         if let Pace::Open { per_second, .. } = self.plan.pace {
             stretch.keep_pace(per_second, length).await?;
         }
-        while let Some(lane) = running.join_next().await {
+        while let Some(lane) = timeout_at((deadline + ANSWER_LIMIT).into(), running.join_next())
+            .await
+            .with_context(|| format!("answers are missing {ANSWER_LIMIT:?} after the load"))?
+        {
             self.lanes.push(lane.context("a connection's task ended")??);
         }
         let stretch = Rc::into_inner(stretch).context("a connection is still busy")?;
