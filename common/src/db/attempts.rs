@@ -93,7 +93,7 @@ impl AttemptWriter {
         let writing = async {
             let mut connection = match taken {
                 Some(connection) => connection,
-                None => self.settings.connect_directly().await.map_err(away)?,
+                None => self.connect().await.map_err(away)?,
             };
             let written = if in_doubt {
                 record_again(&mut connection, attempts).await
@@ -114,6 +114,14 @@ impl AttemptWriter {
             Ok(written) => written,
             Err(_) => Err(DbError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
+    }
+
+    /// Every row is looked up by its key, whatever the planner thinks of tables that it has never analysed: a plan that
+    /// reads them whole is kept while they grow.
+    async fn connect(&self) -> Result<PgConnection, DbError> {
+        let options = self.settings.work_options();
+        Ok(PgConnection::connect_with(&options.options([("enable_hashjoin", "off"), ("enable_mergejoin", "off")]))
+            .await?)
     }
 }
 
@@ -218,29 +226,30 @@ async fn write(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<Vec
                  AS i (id, token, state, reason, failed, wait, captured, class, status, error, response, step,
                      duration_ms, age, queue)
          ), held AS MATERIALIZED (
-             SELECT d.id, (d.state = 'pending' AND d.lease_token = i.token) IS TRUE AS owned
+             SELECT i.*, (d.state = 'pending' AND d.lease_token = i.token) IS TRUE AS owned
              FROM claygate.deliveries AS d JOIN input AS i USING (id) ORDER BY d.id FOR UPDATE OF d
          ), changed AS (
              UPDATE claygate.deliveries AS d SET
                  attempts = d.attempts + 1,
-                 state = CASE WHEN held.owned THEN i.state ELSE d.state END,
-                 reason = CASE WHEN held.owned THEN i.reason ELSE d.reason END,
-                 ended_at = CASE WHEN NOT held.owned THEN d.ended_at WHEN i.state <> 'pending' THEN now() END,
-                 next_attempt_at = CASE WHEN NOT held.owned THEN d.next_attempt_at
+                 state = CASE WHEN i.owned THEN i.state ELSE d.state END,
+                 reason = CASE WHEN i.owned THEN i.reason ELSE d.reason END,
+                 ended_at = CASE WHEN NOT i.owned THEN d.ended_at WHEN i.state <> 'pending' THEN now() END,
+                 next_attempt_at = CASE WHEN NOT i.owned THEN d.next_attempt_at
                      WHEN i.state = 'pending' THEN now() + make_interval(secs => i.wait) END,
-                 lease_until = CASE WHEN NOT held.owned THEN d.lease_until END,
-                 lease_token = CASE WHEN NOT held.owned THEN d.lease_token END,
-                 failures = d.failures + (held.owned AND i.failed)::integer,
-                 claims = CASE WHEN held.owned THEN 0 ELSE d.claims END,
-                 captured = CASE WHEN held.owned THEN COALESCE(i.captured, d.captured) ELSE d.captured END
-             FROM input AS i JOIN held USING (id) WHERE d.id = i.id
-             RETURNING d.id, d.attempts AS number, held.owned, d.state, d.next_attempt_at, i.queue
+                 lease_until = CASE WHEN NOT i.owned THEN d.lease_until END,
+                 lease_token = CASE WHEN NOT i.owned THEN d.lease_token END,
+                 failures = d.failures + (i.owned AND i.failed)::integer,
+                 claims = CASE WHEN i.owned THEN 0 ELSE d.claims END,
+                 captured = CASE WHEN i.owned THEN COALESCE(i.captured, d.captured) ELSE d.captured END
+             FROM held AS i WHERE d.id = i.id
+             RETURNING d.id, d.attempts AS number, i.owned, d.state, d.next_attempt_at, i.queue, i.token, i.class, i.status,
+                 i.error, i.response, i.step, i.duration_ms, i.age
          ), tried AS (
              INSERT INTO claygate.attempts (delivery_id, number, started_at, duration_ms, step, class, status, error,
                  response, owned, lease_token)
              SELECT id, number, now() - make_interval(secs => age), duration_ms, step, class, status, error, response,
                  owned, token
-             FROM changed JOIN input USING (id)
+             FROM changed
          ), again AS (
              INSERT INTO claygate.outbox (queue, refs, due_at)
              SELECT queue, array_agg(id), next_attempt_at FROM changed WHERE owned AND state = 'pending'

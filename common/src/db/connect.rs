@@ -113,6 +113,12 @@ impl ConnectSettings {
         options
     }
 
+    /// [`ConnectSettings::sqlx_options`] for the services' own statements. Each of them finds its rows by an index; while a
+    /// table is young, the planner would rather read it whole, and keep to that plan until the table is analysed.
+    pub fn work_options(&self) -> PgConnectOptions {
+        self.sqlx_options().options([("enable_seqscan", "off"), ("random_page_cost", "1.1"), ("jit", "off")])
+    }
+
     /// One connection outside the pool: for LISTEN and for advisory locks, which belong to a session.
     ///
     /// # Errors
@@ -138,7 +144,7 @@ impl Database {
             // A ping before each use costs a round trip; a broken connection shows itself at its first statement.
             .test_before_acquire(false)
             .max_lifetime(Duration::from_secs(30 * 60))
-            .connect_lazy_with(settings.sqlx_options());
+            .connect_lazy_with(settings.work_options());
         Self { pool, settings }
     }
 

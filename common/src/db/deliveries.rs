@@ -46,6 +46,9 @@ pub struct Leased {
 /// Takes the leases of those of `ids` that are due at `destination` and that nobody holds. The others have ended, are
 /// leased, or have an outbox entry of their own for the time when they are due.
 ///
+/// That a delivery is pending and made of a callback is asked in other words that constraints hold to be the same: by
+/// the words of a partial index, the planner would walk all that waits for the destination to find these few.
+///
 /// # Errors
 /// [`DbError`]; no lease was taken then, unless the connection broke on the way back: that one runs out.
 ///
@@ -62,8 +65,8 @@ pub async fn lease(
     let rows = sqlx::query(
         "WITH due AS MATERIALIZED (
              SELECT id FROM claygate.deliveries
-             WHERE id = ANY($1) AND destination = $2 AND callback_id IS NOT NULL AND state = 'pending'
-               AND next_attempt_at <= now() AND (lease_until IS NULL OR lease_until < now())
+             WHERE id = ANY($1) AND destination = $2 AND row_id IS NULL AND next_attempt_at <= now()
+               AND (lease_until IS NULL OR lease_until < now())
              ORDER BY id FOR UPDATE
          ), leased AS (
              UPDATE claygate.deliveries AS d SET lease_until = now() + make_interval(secs => $4), lease_token = $3

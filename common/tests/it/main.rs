@@ -1,6 +1,7 @@
 //! Tests of `common` against a real Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod delivery_plans;
 mod intake_plans;
 mod migrations;
 mod operator;

@@ -1,0 +1,101 @@
+//! Leasing and recording while tables grow that were never analysed: by key, however many deliveries wait.
+
+use std::time::Duration;
+
+use common::db::attempts::{Attempt, AttemptWriter, Verdict};
+use common::db::deliveries;
+use common::ids::DeliveryId;
+use common::states::Class;
+use sqlx::PgPool;
+use testkit::postgres::TestDatabase;
+use testkit::wait::wait_for;
+use uuid::Uuid;
+
+const LIMIT: Duration = Duration::from_secs(20);
+const WAITING: i64 = 5_000;
+const AT_ONCE: usize = 8;
+/// More than enough for a plan to be made and kept.
+const ROUNDS: usize = 12;
+
+async fn insert(pool: &PgPool, n: i64) -> Vec<DeliveryId> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "WITH callback AS (
+             INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at)
+             SELECT gen_random_uuid(), 'clay', sha256(gen_random_uuid()::text::bytea), 'header', sha256('x'), now()
+             FROM generate_series(1, $1) RETURNING id
+         )
+         INSERT INTO claygate.deliveries (id, callback_id, destination, next_attempt_at)
+         SELECT gen_random_uuid(), id, 'crm', now() FROM callback RETURNING id",
+    )
+    .bind(n)
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    ids.into_iter().map(DeliveryId).collect()
+}
+
+/// Leases some deliveries and records that they were delivered.
+async fn deliver(test: &TestDatabase, writer: &mut AttemptWriter, ids: &[DeliveryId]) {
+    let token = Uuid::new_v4();
+    let leased = deliveries::lease(&test.database(), "crm", ids, token, LIMIT).await.unwrap();
+    assert_eq!(leased.len(), ids.len());
+    let attempts: Vec<Attempt> = ids.iter().map(|id| delivered(*id, token)).collect();
+    let recorded = writer.record(&attempts, LIMIT).await.unwrap();
+    assert!(recorded.len() == ids.len() && recorded.iter().all(|one| one.owned));
+}
+
+fn delivered(delivery: DeliveryId, token: Uuid) -> Attempt {
+    Attempt {
+        delivery,
+        destination: "crm".to_owned(),
+        token,
+        verdict: Verdict::Delivered,
+        class: Class::Delivered,
+        status: Some(200),
+        error: None,
+        response: Vec::new(),
+        step: 0,
+        captured: None,
+        duration: Duration::ZERO,
+        age: Duration::ZERO,
+    }
+}
+
+/// Of the deliveries so far: (rows read, rows updated).
+async fn work(pool: &PgPool) -> (i64, i64) {
+    sqlx::query_as(
+        "SELECT seq_tup_read + idx_tup_fetch, n_tup_upd FROM pg_stat_user_tables
+         WHERE relid = 'claygate.deliveries'::regclass",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+async fn wait_for_updates(pool: &PgPool, n: usize) -> i64 {
+    let n = i64::try_from(n).unwrap();
+    wait_for("the work to be counted", LIMIT, async || {
+        let (read, updated) = work(pool).await;
+        if updated >= n { Ok(read) } else { Err((read, updated)) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_delivery_costs_the_same_however_many_wait() {
+    let test = TestDatabase::create().await;
+    let mut writer = AttemptWriter::new(test.settings());
+    // Plans are made while there is next to nothing, and kept.
+    for _ in 0..ROUNDS {
+        deliver(&test, &mut writer, &insert(test.pool(), 1).await).await;
+    }
+    let waiting = insert(test.pool(), WAITING).await;
+    let before = wait_for_updates(test.pool(), 2 * ROUNDS).await;
+    for ids in waiting.chunks(AT_ONCE).take(ROUNDS) {
+        deliver(&test, &mut writer, ids).await;
+    }
+    let delivered = ROUNDS * AT_ONCE;
+    let after = wait_for_updates(test.pool(), 2 * (ROUNDS + delivered)).await;
+    let read = usize::try_from(after - before).unwrap();
+    assert!(read <= 10 * delivered, "{read} rows were read to lease and record {delivered} deliveries");
+}
