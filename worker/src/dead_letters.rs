@@ -4,22 +4,19 @@
 //! that has not ended becomes dead (`poison`), so that it is seen, and can be replayed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use async_trait::async_trait;
 use common::db::{Database, DbError, deliveries};
 use common::ids::{CallbackId, DeliveryId};
-use common::queue::{Doorbell, Message, Queue, QueueError, QueueName};
+use common::queue::{Doorbell, Message, Queue, QueueName};
 use common::states::Reason;
-use common::telemetry::logs::chain;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::health::Beat;
+use crate::one_by_one::{self, Work};
 use crate::route::Router;
 use crate::telemetry;
-
-const WANT: usize = 64;
-const PAUSE: Duration = Duration::from_secs(2);
 
 /// Ends what was given up.
 #[derive(Clone)]
@@ -32,45 +29,24 @@ pub(crate) struct DeadLetters {
 impl DeadLetters {
     /// Consumes `name` until `shutdown`.
     pub(crate) async fn run(self, queue: Arc<dyn Queue>, name: QueueName, beat: Beat, shutdown: CancellationToken) {
-        loop {
-            let failed = tokio::select! {
-                () = shutdown.cancelled() => return,
-                failed = self.consume(queue.as_ref(), &name, &beat) => failed,
-            };
-            if !failed.is_told() {
-                tracing::warn!(error = %chain(&failed), "consuming dead letters was interrupted");
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
+        one_by_one::run(&self, queue, name, beat, shutdown).await;
     }
 
-    /// Consumes until something fails. Cancelling it loses nothing: a message that is not acknowledged comes again.
-    async fn consume(&self, queue: &dyn Queue, name: &QueueName, beat: &Beat) -> QueueError {
-        let mut consumer = match queue.consumer(name).await {
-            Ok(consumer) => consumer,
-            Err(error) => return error,
-        };
-        loop {
-            let messages = match consumer.receive(WANT).await {
-                Ok(messages) => messages,
-                Err(error) => return error,
-            };
-            beat.beat();
-            for message in messages {
-                if let Err(error) = self.end(&message).await {
-                    return error.into();
-                }
-                if let Err(error) = consumer.ack(&[message.receipt]).await {
-                    return error;
-                }
-            }
+    async fn end_delivery(&self, destination: &str, id: Uuid) -> Result<(), DbError> {
+        let given_up = deliveries::give_up(&self.database, DeliveryId(id), Reason::Poison).await?;
+        if given_up.ended {
+            telemetry::count_dead_delivery(destination, Reason::Poison);
         }
+        if given_up.released {
+            self.doorbell.ring(&QueueName::released());
+        }
+        Ok(())
     }
+}
 
-    async fn end(&self, message: &Message) -> Result<(), DbError> {
+#[async_trait]
+impl Work for DeadLetters {
+    async fn work_off(&self, message: &Message) -> Result<(), DbError> {
         tracing::error!(queue = %message.queue, ids = message.refs.len(), "the broker gave a message up");
         for id in &message.refs {
             match message.queue.destination() {
@@ -81,17 +57,6 @@ impl DeadLetters {
                 // What a cool-down had blocked stays skipped, and can be replayed.
                 None => {}
             }
-        }
-        Ok(())
-    }
-
-    async fn end_delivery(&self, destination: &str, id: Uuid) -> Result<(), DbError> {
-        let given_up = deliveries::give_up(&self.database, DeliveryId(id), Reason::Poison).await?;
-        if given_up.ended {
-            telemetry::count_dead_delivery(destination, Reason::Poison);
-        }
-        if given_up.released {
-            self.doorbell.ring(&QueueName::released());
         }
         Ok(())
     }

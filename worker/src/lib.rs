@@ -14,6 +14,7 @@ pub mod destinations;
 pub mod duties;
 pub mod health;
 pub mod lanes;
+mod one_by_one;
 pub mod released;
 pub mod rescue;
 pub mod route;

@@ -9,18 +9,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use common::config::Config;
 use common::db::{Database, DbError, released};
 use common::ids::DeliveryId;
-use common::queue::{Doorbell, Message, Queue, QueueError, QueueName};
-use common::telemetry::logs::chain;
+use common::queue::{Doorbell, Message, Queue, QueueName};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Beat;
-
-const PAUSE: Duration = Duration::from_secs(1);
-/// Ids taken at once. Each is a transaction of its own, and a message is kept for seconds only.
-const WANT: usize = 8;
+use crate::one_by_one::{self, Work};
 
 /// Goes on with what a released cool-down had blocked.
 #[derive(Clone)]
@@ -51,46 +48,12 @@ impl Releaser {
 
     /// Consumes until `shutdown`.
     pub async fn run(self, queue: Arc<dyn Queue>, beat: Beat, shutdown: CancellationToken) {
-        loop {
-            let failed = tokio::select! {
-                () = shutdown.cancelled() => return,
-                failed = self.consume(queue.as_ref(), &beat) => failed,
-            };
-            if !failed.is_told() {
-                tracing::warn!(error = %chain(&failed), "consuming released cool-downs was interrupted");
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
+        one_by_one::run(&self, queue, QueueName::released(), beat, shutdown).await;
     }
+}
 
-    /// Consumes until something fails. Cancelling it loses nothing: a message that is not acknowledged comes again.
-    async fn consume(&self, queue: &dyn Queue, beat: &Beat) -> QueueError {
-        let mut consumer = match queue.consumer(&QueueName::released()).await {
-            Ok(consumer) => consumer,
-            Err(error) => return error,
-        };
-        loop {
-            let messages = match consumer.receive(WANT).await {
-                Ok(messages) => messages,
-                Err(error) => return error,
-            };
-            beat.beat();
-            for message in messages {
-                let worked_off = self.work_off(&message).await;
-                let settled = match &worked_off {
-                    Ok(()) => consumer.ack(&[message.receipt]).await.map(|_| ()),
-                    Err(_) => consumer.release(&[message.receipt]).await,
-                };
-                if let Err(error) = worked_off.map_err(QueueError::from).and(settled) {
-                    return error;
-                }
-            }
-        }
-    }
-
+#[async_trait]
+impl Work for Releaser {
     /// What cannot succeed must not come again for ever, nor hold up others: the skips stay as they are, name the
     /// delivery that blocked them, and can be replayed.
     async fn work_off(&self, message: &Message) -> Result<(), DbError> {

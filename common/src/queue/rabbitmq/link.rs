@@ -59,11 +59,6 @@ impl Link {
         Arc::new(Self { purpose, settings: settings.clone(), state: Mutex::new(state) })
     }
 
-    /// Makes its series exist at 0.
-    pub(super) fn register_metrics(&self) {
-        gauge!(BROKER_CONNECTED, "link" => self.purpose).set(0.0);
-    }
-
     /// A channel of its own, over the connection that all users of this link share.
     ///
     /// # Errors
@@ -116,6 +111,8 @@ impl Link {
                 let jitter = rand::rng().random_range(0.5..1.0);
                 state.not_before = Some(Instant::now() + state.pause.mul_f64(jitter));
                 state.pause = (state.pause * 2).min(PAUSE_MAX);
+                // Its first user makes the series: a process that never consumes has none of that kind.
+                gauge!(BROKER_CONNECTED, "link" => self.purpose).set(0.0);
                 Err(BrokerError::Down)
             }
         }

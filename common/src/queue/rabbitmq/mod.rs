@@ -116,9 +116,6 @@ impl RabbitQueue {
     pub fn new(settings: RabbitSettings, database: Database, doorbell: Doorbell) -> Self {
         let consuming = Link::new(&settings, "consuming");
         let publishing = Link::new(&settings, "publishing");
-        for link in [&consuming, &publishing] {
-            link.register_metrics();
-        }
         let topology = Topology::new(&settings.prefix);
         Self { shared: Arc::new(Shared { settings, topology, consuming, publishing, database, doorbell }) }
     }
