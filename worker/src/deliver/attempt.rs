@@ -9,6 +9,7 @@ use common::db::deliveries;
 use common::queue::QueueName;
 use common::states::Class;
 use futures_util::FutureExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::{LaneWork, telemetry, verdict};
@@ -25,8 +26,7 @@ impl LaneWork {
         self.lane.gate.start();
         self.attempts.spawn(async move {
             let Started { delivery, permit } = started;
-            work.attempt(delivery).await;
-            drop(permit);
+            work.attempt(delivery, permit).await;
         });
     }
 
@@ -38,12 +38,11 @@ impl LaneWork {
             let mut outcome = Outcome::without_answer(Class::Poison, Some("its lead was removed".to_owned()));
             outcome.unsendable = true;
             let verdict = verdict::judge(&outcome, &work.retries, delivery.failures, 0.0);
-            work.record(&delivery, outcome, verdict, Instant::now(), Duration::ZERO).await;
-            drop(permit);
+            work.record(&delivery, outcome, verdict, Instant::now(), Duration::ZERO, permit).await;
         });
     }
 
-    async fn attempt(&self, delivery: LeasedDelivery) {
+    async fn attempt(&self, delivery: LeasedDelivery, permit: OwnedSemaphorePermit) {
         let has_time = || self.has_time(&delivery);
         if self.lane.gate.is_held() || !has_time() {
             self.give_back(&delivery).await;
@@ -63,7 +62,7 @@ impl LaneWork {
         self.lane.gate.report(&outcome);
         let verdict = verdict::judge(&outcome, &self.retries, delivery.failures, rand::random());
         log(&delivery, &outcome, &verdict);
-        self.record(&delivery, outcome, verdict, begun, duration).await;
+        self.record(&delivery, outcome, verdict, begun, duration, permit).await;
     }
 
     /// Whether the lease outlives one more request and its record.
@@ -84,6 +83,8 @@ impl LaneWork {
         }
     }
 
+    /// Has the outcome written. The slot is given back as soon as the outcome is on its way: the next request need not
+    /// wait for this one's commit, and shares it with more of its neighbours.
     async fn record(
         &self,
         delivery: &LeasedDelivery,
@@ -91,6 +92,7 @@ impl LaneWork {
         verdict: Verdict,
         begun: Instant,
         duration: Duration,
+        permit: OwnedSemaphorePermit,
     ) {
         let class = outcome.class;
         let attempt = Attempt {
@@ -107,7 +109,9 @@ impl LaneWork {
             duration,
             age: Duration::ZERO,
         };
-        let Some(recorded) = self.recorder.record(attempt, begun).await else { return };
+        let Some(written) = self.recorder.submit(attempt, begun).await else { return };
+        drop(permit);
+        let Ok(recorded) = written.await else { return };
         if !recorded.owned {
             tracing::info!(delivery = %delivery.id, "the lease had been lost; the attempt is recorded and changes nothing");
             return;

@@ -1,8 +1,8 @@
 //! Writes outcomes in groups: what arrives while a commit is under way shares the next one.
 //!
-//! While the database is away outcomes stay in memory and are tried again; there are never more of them than slots,
-//! since a slot is given back only when its outcome is written. An outcome that the database refuses alone is written
-//! without what it quotes from the destination.
+//! While the database is away outcomes stay in memory and are tried again. There are never more of them than the queue
+//! before the writers takes, and the slots: with a full queue a slot is kept until its outcome finds room. An outcome that
+//! the database refuses alone is written without what it quotes from the destination.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -59,11 +59,12 @@ impl Recorder {
         Self { jobs: sender }
     }
 
-    /// Has an attempt that began at `begun` written, and waits for the commit; `None`: it could not be.
-    pub(super) async fn record(&self, attempt: Attempt, begun: Instant) -> Option<Recorded> {
+    /// Has an attempt that began at `begun` written, as soon as there is room for it. What comes of it is told after the
+    /// commit; when that is dropped, it could not be written. `None`: nothing is written any more.
+    pub(super) async fn submit(&self, attempt: Attempt, begun: Instant) -> Option<oneshot::Receiver<Recorded>> {
         let (done, written) = oneshot::channel();
         self.jobs.send(Job { attempt, begun, done }).await.ok()?;
-        written.await.ok()
+        Some(written)
     }
 }
 
@@ -221,7 +222,8 @@ mod tests {
         }
         // More than the table takes.
         attempts[7].response = vec![b'x'; 5000];
-        let recorded = attempts.iter().map(|attempt| recorder.record(attempt.clone(), Instant::now()));
+        let recorded =
+            attempts.iter().map(async |attempt| recorder.submit(attempt.clone(), Instant::now()).await?.await.ok());
         let recorded = futures_util::future::join_all(recorded).await;
         assert!(recorded.iter().all(|one| one.is_some_and(|one| one.owned && one.number == 1)), "{recorded:?}");
         let kept: Vec<(Uuid, Option<i32>)> =
