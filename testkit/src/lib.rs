@@ -1,6 +1,7 @@
 //! Throw-away servers and builders for the tests. Never part of a shipped binary.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up ends here")]
 
+pub mod attempts;
 pub mod http;
 pub mod metrics;
 pub mod postgres;

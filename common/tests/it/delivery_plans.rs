@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use common::db::attempts::{Attempt, AttemptWriter, Verdict};
+use common::db::attempts::{Attempt, AttemptWriter};
 use common::db::deliveries;
 use common::ids::DeliveryId;
-use common::states::Class;
 use sqlx::PgPool;
+use testkit::attempts::delivered;
 use testkit::postgres::TestDatabase;
 use testkit::wait::wait_for;
 use uuid::Uuid;
@@ -42,23 +42,6 @@ async fn deliver(test: &TestDatabase, writer: &mut AttemptWriter, ids: &[Deliver
     let attempts: Vec<Attempt> = ids.iter().map(|id| delivered(*id, token)).collect();
     let recorded = writer.record(&attempts, LIMIT).await.unwrap();
     assert!(recorded.len() == ids.len() && recorded.iter().all(|one| one.owned));
-}
-
-fn delivered(delivery: DeliveryId, token: Uuid) -> Attempt {
-    Attempt {
-        delivery,
-        destination: "crm".to_owned(),
-        token,
-        verdict: Verdict::Delivered,
-        class: Class::Delivered,
-        status: Some(200),
-        error: None,
-        response: Vec::new(),
-        step: 0,
-        captured: None,
-        duration: Duration::ZERO,
-        age: Duration::ZERO,
-    }
 }
 
 /// Of the deliveries so far: (rows read, rows updated).

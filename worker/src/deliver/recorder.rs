@@ -176,9 +176,8 @@ fn take_distinct(jobs: &mut Vec<Job>) -> Vec<Job> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use common::db::attempts::Verdict;
     use common::ids::DeliveryId;
-    use common::states::Class;
+    use testkit::attempts::delivered;
     use testkit::postgres::TestDatabase;
     use uuid::Uuid;
 
@@ -195,20 +194,7 @@ mod tests {
         .execute(test.pool())
         .await
         .unwrap();
-        Attempt {
-            delivery,
-            destination: "crm".to_owned(),
-            token,
-            verdict: Verdict::Delivered,
-            class: Class::Delivered,
-            status: Some(200),
-            error: None,
-            response: vec![n; 10],
-            step: 0,
-            captured: None,
-            duration: Duration::from_millis(5),
-            age: Duration::ZERO,
-        }
+        Attempt { response: vec![n; 10], ..delivered(delivery, token) }
     }
 
     #[tokio::test]

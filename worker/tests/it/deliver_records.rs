@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use common::db::attempts::{self, Attempt, Verdict};
+use common::db::attempts;
 use common::db::deliveries;
 use common::db::destination_state::{self, Hold};
-use common::states::{Class, DestinationState};
+use common::states::DestinationState;
+use testkit::attempts::delivered;
 use testkit::postgres::TestDatabase;
 use uuid::Uuid;
 
@@ -19,20 +20,7 @@ async fn a_commit_in_doubt_is_not_recorded_twice() {
     let lease = Duration::from_secs(30);
     let leased = deliveries::lease(&rig.database(), "crm", &[committed, lost], token, lease).await.unwrap();
     assert_eq!(leased.len(), 2);
-    let attempt = |delivery| Attempt {
-        delivery,
-        destination: "crm".to_owned(),
-        token,
-        verdict: Verdict::Delivered,
-        class: Class::Delivered,
-        status: Some(200),
-        error: None,
-        response: Vec::new(),
-        step: 0,
-        captured: None,
-        duration: Duration::ZERO,
-        age: Duration::ZERO,
-    };
+    let attempt = |delivery| delivered(delivery, token);
     let mut connection = rig.test.pool().acquire().await.unwrap();
     let first = attempts::record(&mut connection, &[attempt(committed)]).await.unwrap();
 

@@ -69,7 +69,7 @@ impl Publisher {
         self.shared.topology.declare(&self.session, &self.queue).await
     }
 
-    /// Whether publishing makes sense: the connection is there and the broker reads from it.
+    /// Whether publishing makes sense now: the broker reads from the connection.
     pub(super) fn is_ready(&self) -> bool {
         !self.session.is_blocked()
     }
