@@ -180,8 +180,11 @@ async fn nothing_prepared_and_a_lead_arrives() {
         receiver.wait_for_requests(2).await.iter().map(|request| request.json()["email"].clone()).collect();
     sent.sort_by_key(Value::to_string);
     assert_eq!(sent, emails);
-    let queues = servers.broker.ctl(&["list_queues", "name", "consumers"]).await;
-    assert!(queues.lines().any(|line| line == "claygate.deliver.outreach\t3"), "each worker consumes: {queues}");
+    wait_for("each worker to consume", LIMIT, async || {
+        let queues = servers.broker.ctl(&["list_queues", "name", "consumers"]).await;
+        if queues.lines().any(|line| line == "claygate.deliver.outreach\t3") { Ok(()) } else { Err(queues) }
+    })
+    .await;
 
     // What docs/production.md lets an operator type.
     let worker = of(&processes, "worker");
