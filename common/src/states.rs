@@ -116,6 +116,10 @@ words! {
         Terminal = "terminal",
         /// The request could not be built from the lead (template, size, URL).
         Unsendable = "unsendable",
+        /// The row is larger than Clay takes.
+        RowTooLarge = "row_too_large",
+        /// A row of the same columns was sent there before, within the time that the destination's filter says.
+        DuplicateRow = "duplicate_row",
         /// The destination is not in the configuration any more.
         UnknownDestination = "unknown_destination",
         /// The raw body was removed by retention.

@@ -104,6 +104,7 @@ fn kind(kind: &DestinationKind) -> &'static str {
     match kind {
         DestinationKind::Http(_) => "http",
         DestinationKind::Slack(_) => "slack",
+        DestinationKind::Clay(_) => "clay",
         DestinationKind::Log => "log",
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::clay::{ClayDestination, WEBHOOK, read_clay};
 use super::http::{AUTH, STEP, check_url, read_http, warn_of_private};
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
-use super::tree::Value;
 use super::values::check_name;
 
 /// One destination.
@@ -21,7 +21,8 @@ pub struct Destination {
     pub kind: DestinationKind,
     /// Requests in flight per process, at least 1.
     pub concurrency: usize,
-    /// A rate that holds over all workers; `None`: unlimited.
+    /// A rate that holds over all workers; `None`: unlimited. Of a `clay` destination: what is planned with, which is less
+    /// than what Clay allows, and shared by its workspace.
     pub rate: Option<Rate>,
     /// Total time of one request, connect included.
     pub timeout: Duration,
@@ -48,6 +49,8 @@ pub enum DestinationKind {
     Http(Box<HttpDestination>),
     /// A Slack incoming webhook.
     Slack(SlackDestination),
+    /// A table of Clay.
+    Clay(Box<ClayDestination>),
     /// Records only; no request.
     Log,
 }
@@ -174,11 +177,16 @@ pub struct BreakerConfig {
 }
 
 /// What can be sent to.
-const KINDS: &[&str] = &["http", "slack", "log"];
+const KINDS: &[&str] = &["http", "slack", "clay", "log"];
 const HTTP: &[&str] = &["http"];
 const SLACK: &[&str] = &["slack"];
+const CLAY: &[&str] = &["clay"];
+/// The kinds with one URL.
+const ONE_URL: &[&str] = &["http", "slack"];
+/// The kinds that may be a Clay workspace, and have a body of the user's own.
+const WORKSPACE: &[&str] = &["http", "clay"];
 /// The kinds that make requests.
-const REQUESTS: &[&str] = &["http", "slack"];
+const REQUESTS: &[&str] = &["http", "slack", "clay"];
 
 const DAY: u64 = 86_400;
 
@@ -190,7 +198,8 @@ pub(super) static DESTINATION: Section = Section {
             "kind",
             Kind::OneOf(KINDS),
             Preset::Required,
-            "`http`: a request of any form. `slack`: an incoming webhook. `log`: records only, no request.",
+            "`http`: a request of any form. `slack`: an incoming webhook. `clay`: rows into a table of Clay. `log`: records \
+             only, no request.",
         ),
         Key::new(
             "url",
@@ -198,7 +207,29 @@ pub(super) static DESTINATION: Section = Section {
             Preset::Said("none"),
             "The URL; for `http` a template too. Required unless there are `steps`. Never shown: keys may stand in it.",
         )
-        .only(REQUESTS),
+        .only(ONE_URL),
+        Key::new(
+            "webhooks",
+            Kind::Tables(&WEBHOOK),
+            Preset::Required,
+            "The webhook URLs of the table, in the order in which they are used: `[{ url = \"${CLAY_WEBHOOK_1}\", token = \
+             \"${CLAY_TOKEN_1}\" }]`. When one is used up, the next one takes over.",
+        )
+        .only(CLAY),
+        Key::new(
+            "cap",
+            Kind::Limit { max: 1_000_000_000 },
+            Preset::Is("50000"),
+            "Submissions that Clay takes per webhook URL, ever; `\"none\"` for a table with auto-delete (Enterprise).",
+        )
+        .only(CLAY),
+        Key::new(
+            "rollover",
+            Kind::Integer { min: 1, max: 1_000_000_000 },
+            Preset::Said("90 % of `cap`, so 45000"),
+            "Submissions after which the next URL takes over. What is left up to `cap` is used when every URL is there.",
+        )
+        .only(CLAY),
         Key::new("method", Kind::OneOf(super::http::METHODS), Preset::Is("POST"), "The method.").only(HTTP),
         Key::new("headers", Kind::SecretTable, Preset::Said("none"), "Headers and their values, which are templates.")
             .only(HTTP),
@@ -209,9 +240,10 @@ pub(super) static DESTINATION: Section = Section {
             Preset::Said("the lead plus `claygate`"),
             "What is sent as JSON: a structure whose strings are templates; one that is a single expression keeps its \
              type. Left out: the normalised lead plus `{\"claygate\": {callback_id, delivery_id, rule, …}}`; with GET \
-             and DELETE nothing.",
+             and DELETE nothing. In a `clay` destination it is a table: left out, the lead's or the row's own fields; \
+             `claygate_id` is always added.",
         )
-        .only(HTTP),
+        .only(WORKSPACE),
         Key::new(
             "body_text",
             Kind::Text,
@@ -260,13 +292,19 @@ pub(super) static DESTINATION: Section = Section {
             "Requests in flight per process.",
         )
         .only(REQUESTS),
-        Key::new("rate", Kind::Rate, Preset::Said("slack: 1/s; http: none"), "A rate that holds over all workers.")
-            .only(REQUESTS),
+        Key::new(
+            "rate",
+            Kind::Rate,
+            Preset::Said("clay: 10/s; slack: 1/s; http: none"),
+            "A rate that holds over all workers, and over restarts. Of a `clay` destination: what Clay allows the workspace; \
+             97 % of it and 90 % of the burst are planned with, since requests do not arrive as evenly as they are sent.",
+        )
+        .only(REQUESTS),
         Key::new(
             "burst",
             Kind::Integer { min: 1, max: 100_000 },
-            Preset::Said("one second's worth"),
-            "How many requests may go at once after a quiet time. Only with `rate`.",
+            Preset::Said("one second's worth; clay without `rate`: 20"),
+            "How many requests may go at once after a quiet time. Only with `rate`, or in a `clay` destination.",
         )
         .only(REQUESTS),
         Key::new(
@@ -298,15 +336,21 @@ pub(super) static DESTINATION: Section = Section {
             "Whether the host may resolve to private and loopback addresses.",
         )
         .only(REQUESTS),
-        Key::new("workspace", Kind::Text, Preset::Said("none"), "The Clay workspace behind it, for the loop guard.")
-            .only(HTTP),
+        Key::new(
+            "workspace",
+            Kind::Text,
+            Preset::Said("clay: `default`; http: none"),
+            "The Clay workspace behind it, by a name of your own: for the loop guard, and because Clay limits the rate per \
+             workspace. Every `clay` destination of one workspace has the same name.",
+        )
+        .only(WORKSPACE),
         Key::new(
             "allow_loop",
             Kind::Bool,
             Preset::Is("false"),
             "Whether a lead that came back from a row of `workspace` may be sent there again.",
         )
-        .only(HTTP),
+        .only(WORKSPACE),
         Key::new("breaker", Kind::Table(&BREAKER), Preset::Said(""), "").only(REQUESTS),
     ],
 };
@@ -386,21 +430,18 @@ pub(super) fn read_destination(name: &str, reader: &Reader<'_>) -> Destination {
             }
             destination.kind = DestinationKind::Slack(slack);
         }
+        "clay" => read_clay(reader, &mut destination),
         _ => {}
     }
     destination
 }
 
 fn read_kind(reader: &Reader<'_>) -> Option<String> {
-    if matches!(reader.node("kind").map(|node| &node.value), Some(Value::Text(kind)) if kind == "clay") {
-        reader.wrong("kind", "\"clay\" is not supported yet by this version (known: http, slack, log)");
-        return None;
-    }
     reader.choice("kind")
 }
 
 /// What every kind that makes requests has.
-fn read_requests(reader: &Reader<'_>, destination: &mut Destination, default_rate: Option<Rate>) {
+pub(super) fn read_requests(reader: &Reader<'_>, destination: &mut Destination, default_rate: Option<Rate>) {
     destination.concurrency = reader.integer("concurrency");
     destination.timeout = reader.duration("timeout").unwrap_or_default();
     destination.connect_timeout = reader.duration("connect_timeout").unwrap_or_default();

@@ -5,6 +5,7 @@
 //! in ([`defaults`]), the variables ([`overrides`]), section by section ([`read`]), and last what has to hold between
 //! settings ([`relations`]). Every problem is reported at once, and none of them shows a secret.
 
+mod clay;
 mod defaults;
 mod destinations;
 mod http;
@@ -33,6 +34,7 @@ mod tests;
 mod tree;
 mod values;
 
+pub use clay::{ClayDestination, ClayWebhook, WebhookName};
 pub use destinations::{
     Auth, Body, BreakerConfig, Destination, DestinationKind, HttpDestination, Rate, SlackDestination, StatusSet, Step,
 };

@@ -19,6 +19,11 @@ fn http(rest: &str) -> String {
     format!("[destinations.outreach]\nkind = \"http\"\nurl = \"https://example.com\"\nonce_per = \"1d\"\n{rest}")
 }
 
+fn clay(name: &str, rest: &str) -> String {
+    let url = format!("https://clay.example.com/{name}-marked-secret");
+    format!("[destinations.{name}]\nkind = \"clay\"\nwebhooks = [{{ url = \"{url}\" }}]\n{rest}")
+}
+
 fn rule(rest: &str) -> String {
     format!("[destinations.x]\nkind = \"log\"\n[[rules]]\nname = \"r\"\nwhen = \"true\"\n{rest}")
 }
@@ -165,6 +170,31 @@ fn sources() {
         all.push(source(rest));
     }
     let said = said_of(&all);
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn tables_of_clay() {
+    let webhooks = |list: &str| format!("[destinations.leads]\nkind = \"clay\"\nwebhooks = {list}");
+    let said = said_of(&[
+        webhooks("[]"),
+        webhooks("\"https://clay.example.com/marked-secret\""),
+        webhooks("[{ token = \"marked-secret\" }]"),
+        webhooks("[{ url = \"https://clay.example.com/{{ lead.email }}\" }]"),
+        webhooks("[{ url = \"http://127.0.0.1/marked-secret\", tokn = \"marked-secret\" }]"),
+        webhooks(
+            "[{ url = \"https://clay.example.com/marked-secret\" }, { url = \"https://clay.example.com/marked-secret\" }]",
+        ),
+        clay("leads", "url = \"https://clay.example.com/marked-secret\""),
+        clay("leads", "cap = 0"),
+        clay("leads", "cap = \"nothing\""),
+        clay("leads", "cap = 1000\nrollover = 1001"),
+        clay("leads", "workspace = \" \""),
+        clay("leads", "body = [{ email = \"{{ lead.email }}\" }]"),
+        clay("leads", "text = \"{{ lead.email }}\""),
+        clay("leads", "rate = \"5/s\"\n") + &clay("more", ""),
+        clay("leads", "rate = \"5/s\"\nworkspace = \"a\"\n") + &clay("more", "burst = 5"),
+    ]);
     insta::assert_snapshot!(said);
 }
 

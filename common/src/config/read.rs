@@ -341,6 +341,24 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number within the key's range; `None` where it says "none" or a problem was reported.
+    pub(super) fn limit(&self, name: &'static str) -> Option<u64> {
+        let Kind::Limit { max } = self.key(name)?.kind else { return None };
+        let check = |number: i64| match u64::try_from(number) {
+            Ok(number @ 1..) if number <= max.unsigned_abs() => Ok(Some(number)),
+            _ => Err(format!("is out of range: give {}", Kind::Limit { max }.describe())),
+        };
+        if let Some(Value::Integer(number)) = self.node(name).map(|node| &node.value) {
+            self.note(name, Json::from(*number), &self.node(name)?.origin);
+            return check(*number).map_err(|what| self.wrong(name, format!("{number} {what}"))).ok().flatten();
+        }
+        let parse = |text: &str| match text.trim() {
+            "none" => Ok(None),
+            text => text.parse().map_err(|_| "is neither an integer nor \"none\"".to_owned()).and_then(check),
+        };
+        self.parsed(name, parse).flatten()
+    }
+
     /// True or false.
     pub(super) fn truth(&self, name: &'static str) -> bool {
         match self.node(name).map(|node| (&node.value, &node.origin)) {

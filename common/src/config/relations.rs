@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::read::Context;
-use super::{Config, Role};
+use super::{Config, DestinationKind, Role};
 use crate::rules::RuleSet;
 
 pub(super) fn check(config: &Config, role: Role, context: &Context<'_>) {
@@ -11,6 +11,7 @@ pub(super) fn check(config: &Config, role: Role, context: &Context<'_>) {
     check_database(config, role, &report);
     check_ingest(config, role, &report);
     check_paths(config, &report);
+    super::clay::check_pools(&config.destinations, &report);
     check_rules(config, role, context, &report);
 }
 
@@ -87,8 +88,10 @@ fn check_rules(config: &Config, role: Role, context: &Context<'_>, report: Repor
     if config.rules.is_empty() {
         context.warn("rules: there is none, so every lead is skipped".to_owned());
     }
-    for name in config.destinations.keys() {
-        if !config.rules.iter().any(|rule| rule.to.contains(name)) {
+    for (name, destination) in &config.destinations {
+        // Rows are handed in, too.
+        let needs_a_rule = !matches!(destination.kind, DestinationKind::Clay(_));
+        if needs_a_rule && !config.rules.iter().any(|rule| rule.to.contains(name)) {
             context.warn(format!("destinations.{name}: no rule sends anything here"));
         }
     }

@@ -48,6 +48,10 @@ pub(super) enum Kind {
         min: i64,
         max: i64,
     },
+    /// A number from 1 on, or "none".
+    Limit {
+        max: i64,
+    },
     Duration {
         min: Duration,
         max: Duration,
@@ -123,6 +127,7 @@ impl Kind {
             Self::Text
                 | Self::Bool
                 | Self::Integer { .. }
+                | Self::Limit { .. }
                 | Self::Duration { .. }
                 | Self::Size { .. }
                 | Self::Rate
@@ -140,6 +145,7 @@ impl Kind {
             Self::Text => "a string".to_owned(),
             Self::Bool => "true or false".to_owned(),
             Self::Integer { min, max } => format!("an integer from {min} to {max}"),
+            Self::Limit { max } => format!("an integer from 1 to {max}, or \"none\""),
             Self::Duration { min, max } => {
                 format!("a duration from \"{}\" to \"{}\"", format_duration(*min), format_duration(*max))
             }

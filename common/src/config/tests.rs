@@ -86,10 +86,20 @@ kind = "slack"
 url = "${SLACK_URL}"
 text = "{{ lead.email }}"
 once_per = "1d"
+[destinations.leads]
+kind = "clay"
+workspace = "acme"
+webhooks = [{ url = "https://clay.example.com/hook?key=${CRM_TOKEN}", token = "clay-token-of-mine" }]
+cap = 30000
+rollover = 20000
+rate = "5/s"
+burst = 10
+body = { email = "{{ lead.email }}" }
+allow_loop = true
 [[rules]]
 name = "hot"
 when = "lead.icp_score >= 80"
-to = ["crm", "alerts", "steps", "text"]
+to = ["crm", "alerts", "steps", "text", "leads"]
 source = ["clay"]
 stop = true
 [destinations.steps]
@@ -273,6 +283,10 @@ fn every_key_reaches_the_configuration() {
     assert_eq!(steps.steps.len(), 3);
     assert_eq!((&steps.steps[0].body, steps.steps[0].capture["id"].as_str()), (&Body::Empty, "/data/id"));
     assert_eq!(config.destinations["alerts"].rate, Some(Rate { per_second: 1.0, burst: 1 }));
+    let DestinationKind::Clay(leads) = &config.destinations["leads"].kind else { panic!("no clay") };
+    assert_eq!(expose(&leads.webhooks[0].url), "https://clay.example.com/hook?key=crm-secret");
+    assert_eq!(leads.webhooks[0].token.as_ref().map(expose), Some("clay-token-of-mine"));
+    assert_eq!((leads.cap, leads.rollover), (Some(30_000), Some(20_000)));
 }
 
 #[test]
@@ -341,7 +355,7 @@ fn each_role_needs_only_the_secrets_that_it_uses() {
     assert_eq!(config.sources["clay"].fields["email"], "/Work Email");
 
     let config = Config::from_toml(Role::Tool, text, &with(&[database])).unwrap();
-    assert_eq!(config.destinations.len(), 4);
+    assert_eq!(config.destinations.len(), 5);
 
     let config = Config::from_toml(Role::Sender, text, &ingest).unwrap();
     assert_eq!(config.sources["clay"].verify[0].secrets().len(), 1);
@@ -469,7 +483,7 @@ fn what_is_shown_is_toml_with_origins() {
         "max_connections = 20  # line 5",
         "url = \"postgres://me@db.example.com/claygate\"  # line 3",
         "url = \"https://crm.example.com/***\"  # line 51",
-        "stop = true  # line 80",
+        "stop = true  # line 90",
         "changed = \"accept\"  # default",
         "# port: a free one, kept",
         "[[destinations.steps.steps]]",

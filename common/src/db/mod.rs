@@ -24,6 +24,7 @@ pub mod released;
 pub mod replay;
 pub mod rescue;
 pub mod routing;
+pub mod rows;
 pub mod rule_sets;
 pub mod sweep;
 

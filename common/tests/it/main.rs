@@ -8,4 +8,5 @@ mod operator;
 mod queue_conformance;
 mod queue_postgres;
 mod queue_rabbitmq;
+mod rows;
 mod sweep_plans;

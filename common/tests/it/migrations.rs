@@ -22,7 +22,9 @@ async fn eight_processes_on_an_empty_database_all_succeed() {
             newer @ Migrated::Newer { .. } => panic!("nothing is newer than this binary: {newer:?}"),
         }
     }
-    assert_eq!(applied_in_all, usize::try_from(binary_version()).unwrap(), "each migration is applied exactly once");
+    let known: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM claygate.schema_history").fetch_one(test.pool()).await.unwrap();
+    assert_eq!(applied_in_all, usize::try_from(known).unwrap(), "each migration is applied exactly once");
 }
 
 #[tokio::test]

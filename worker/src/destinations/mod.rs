@@ -106,6 +106,12 @@ pub enum PrepareError {
         #[source]
         source: SecretProblem,
     },
+    /// Its kind cannot be sent to.
+    #[error("destination {destination}: this version does not send rows into Clay yet")]
+    NotYet {
+        /// The destination.
+        destination: String,
+    },
     /// TLS cannot be set up.
     #[error("destination {destination}")]
     Client {
@@ -142,6 +148,9 @@ impl Target {
         if matches!(destination.kind, DestinationKind::Log) {
             return Ok(Self::Log);
         }
+        if matches!(destination.kind, DestinationKind::Clay(_)) {
+            return Err(PrepareError::NotYet { destination: destination.name.clone() });
+        }
         let client =
             HttpClient::new(guard.clone(), destination.timeout, destination.connect_timeout, destination.concurrency)
                 .map_err(|source| PrepareError::Client { destination: destination.name.clone(), source })?;
@@ -164,7 +173,7 @@ impl Target {
 pub fn requests_max(destination: &Destination) -> usize {
     match &destination.kind {
         DestinationKind::Http(http) => steps_of(http),
-        DestinationKind::Slack(_) | DestinationKind::Log => 1,
+        DestinationKind::Slack(_) | DestinationKind::Clay(_) | DestinationKind::Log => 1,
     }
 }
 

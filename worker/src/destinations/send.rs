@@ -86,7 +86,7 @@ impl HttpTarget {
                 target.steps.push(PreparedStep::prepare_slack(name, url, text, &mut target.templates)?);
                 target.dialect = Dialect::Slack;
             }
-            DestinationKind::Log => {}
+            DestinationKind::Clay(_) | DestinationKind::Log => {}
         }
         Ok(target)
     }

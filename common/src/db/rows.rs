@@ -1,0 +1,251 @@
+//! `claygate.rows`: records for tables of Clay. Rows that are handed in get their object, their deliveries and the outbox
+//! entries of these here, in one transaction; rows that a rule makes of a callback are written by
+//! [`super::clay_webhooks`], when they are sent.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::DbError;
+use super::cooldowns::{self, Contender};
+use crate::ids::{DeliveryId, RowId};
+use crate::person::Person;
+use crate::queue::{BATCH_MAX, QueueName};
+use crate::states::Reason;
+
+/// What a row's key was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowKeyKind {
+    /// The request's `Idempotency-Key`.
+    Header,
+    /// Configured pointers into the row.
+    Pointer,
+    /// The whole row.
+    Content,
+    /// Its place in a file that is sent as a whole.
+    Line,
+}
+
+impl RowKeyKind {
+    /// The word in the table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Pointer => "pointer",
+            Self::Content => "content",
+            Self::Line => "line",
+        }
+    }
+}
+
+/// A row that is handed in.
+#[derive(Clone, Debug)]
+pub struct NewRow {
+    /// Its id, which Clay sees as `claygate_id`.
+    pub id: RowId,
+    /// Its object, as JSON text without NUL, as it is to be sent; `claygate_id` is added on the way out.
+    pub body: Vec<u8>,
+    /// What makes it the same row again, for one destination.
+    pub key: RowKey,
+    /// Where in its batch it stands.
+    pub line: Option<i64>,
+    /// A filter holds it back: it is stored, and its delivery ends at once.
+    pub skip: Option<Reason>,
+    /// No other row of the same columns within a time; one that has gone before holds it back (`duplicate_row`).
+    pub once: Option<RowOnce>,
+}
+
+/// A SHA-256 and what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowKey {
+    /// What it was made of.
+    pub kind: RowKeyKind,
+    /// The hash.
+    pub hash: [u8; 32],
+}
+
+/// The columns by which a row is a duplicate of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowOnce {
+    /// Their hash, in the place of the person in `cooldowns`.
+    pub columns: Person,
+    /// For how long after the earlier one.
+    pub within: Duration,
+}
+
+/// Where rows that are handed in go.
+#[derive(Clone, Copy, Debug)]
+pub struct RowsFor<'a> {
+    /// The destination, of kind `clay`.
+    pub destination: &'a str,
+    /// Its workspace.
+    pub workspace: &'a str,
+    /// The request or file that they come with (`row_batches`).
+    pub batch: Option<Uuid>,
+}
+
+/// What became of a row that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenIn {
+    /// It is stored and will be sent.
+    Accepted,
+    /// It is stored and will not be sent.
+    Skipped(Reason),
+    /// It was there before, as this row; nothing was stored.
+    Duplicate(RowId),
+}
+
+/// Stores `rows`, each with a delivery, and puts the deliveries that are to be sent into their destination's queue. Answers
+/// for each row, in the same order. Of several with one key the first is taken.
+///
+/// Ring the [`crate::queue::Doorbell`] of the destination's queue after the commit.
+///
+/// # Errors
+/// [`DbError`]; the surrounding transaction is then lost as a whole. [`DbError::Collision`]: the same again at once.
+pub async fn take_in(connection: &mut PgConnection, to: RowsFor<'_>, rows: &[NewRow]) -> Result<Vec<TakenIn>, DbError> {
+    let firsts = fold(rows);
+    let stored = insert_rows(connection, to, &firsts).await?;
+    let known = find_known(connection, to.destination, &firsts, &stored).await?;
+    let fresh: Vec<(&NewRow, DeliveryId)> =
+        rows.iter().filter(|row| stored.contains(&row.id)).map(|row| (row, DeliveryId::new())).collect();
+    let blocked = hold_back(connection, to.destination, &fresh).await?;
+    insert_deliveries(connection, to.destination, &fresh, &blocked).await?;
+    let skipped: HashMap<RowId, Reason> = fresh
+        .iter()
+        .filter_map(|(row, delivery)| Some((row.id, row.skip.or(blocked.get(delivery).map(|_| Reason::DuplicateRow))?)))
+        .collect();
+    let answer = |row: &NewRow| match known.get(&row.key.hash) {
+        Some(first) if *first != row.id => TakenIn::Duplicate(*first),
+        _ => skipped.get(&row.id).map_or(TakenIn::Accepted, |reason| TakenIn::Skipped(*reason)),
+    };
+    Ok(rows.iter().map(answer).collect())
+}
+
+/// One row per key, the first, sorted by key: two transactions never lock the same keys in different order.
+fn fold(rows: &[NewRow]) -> Vec<&NewRow> {
+    let mut firsts: BTreeMap<[u8; 32], &NewRow> = BTreeMap::new();
+    for row in rows {
+        firsts.entry(row.key.hash).or_insert(row);
+    }
+    firsts.into_values().collect()
+}
+
+/// Inserts those whose key is new, and answers them.
+async fn insert_rows(
+    connection: &mut PgConnection,
+    to: RowsFor<'_>,
+    firsts: &[&NewRow],
+) -> Result<HashSet<RowId>, DbError> {
+    let stored: Vec<RowId> = sqlx::query_scalar(
+        "INSERT INTO claygate.rows (id, workspace, destination, key, key_kind, body, batch_id, line)
+         SELECT id, $1, $2, key, key_kind, body, $3, line
+         FROM unnest($4::uuid[], $5::bytea[], $6::text[], $7::bytea[], $8::bigint[])
+             AS i (id, key, key_kind, body, line)
+         ORDER BY key
+         ON CONFLICT (destination, key) WHERE key IS NOT NULL DO NOTHING
+         RETURNING id",
+    )
+    .bind(to.workspace)
+    .bind(to.destination)
+    .bind(to.batch)
+    .bind(firsts.iter().map(|row| row.id.0).collect::<Vec<_>>())
+    .bind(firsts.iter().map(|row| row.key.hash.to_vec()).collect::<Vec<_>>())
+    .bind(firsts.iter().map(|row| row.key.kind.as_str()).collect::<Vec<_>>())
+    .bind(firsts.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
+    .bind(firsts.iter().map(|row| row.line.filter(|_| to.batch.is_some())).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(stored.into_iter().collect())
+}
+
+/// The row behind each key.
+async fn find_known(
+    connection: &mut PgConnection,
+    destination: &str,
+    firsts: &[&NewRow],
+    stored: &HashSet<RowId>,
+) -> Result<HashMap<[u8; 32], RowId>, DbError> {
+    let mut known: HashMap<[u8; 32], RowId> =
+        firsts.iter().filter(|row| stored.contains(&row.id)).map(|row| (row.key.hash, row.id)).collect();
+    let others: Vec<Vec<u8>> =
+        firsts.iter().filter(|row| !stored.contains(&row.id)).map(|row| row.key.hash.to_vec()).collect();
+    if others.is_empty() {
+        return Ok(known);
+    }
+    let found: Vec<(RowId, Vec<u8>)> =
+        sqlx::query_as("SELECT id, key FROM claygate.rows WHERE destination = $1 AND key = ANY($2)")
+            .bind(destination)
+            .bind(&others)
+            .fetch_all(connection)
+            .await?;
+    known.extend(found.into_iter().filter_map(|(id, key)| Some((key.try_into().ok()?, id))));
+    if known.len() < firsts.len() {
+        // Removed between the two statements: it is new now.
+        return Err(DbError::Collision(sqlx::Error::RowNotFound));
+    }
+    Ok(known)
+}
+
+/// For each delivery that an earlier row of the same columns holds back, the delivery of that one.
+async fn hold_back(
+    connection: &mut PgConnection,
+    destination: &str,
+    fresh: &[(&NewRow, DeliveryId)],
+) -> Result<HashMap<DeliveryId, DeliveryId>, DbError> {
+    let contenders: Vec<Contender> = fresh
+        .iter()
+        .filter(|(row, _)| row.skip.is_none())
+        .filter_map(|(row, delivery)| {
+            let once = row.once?;
+            Some(Contender {
+                delivery: *delivery,
+                destination: destination.to_owned(),
+                person: once.columns,
+                once_per: once.within,
+                forced: false,
+            })
+        })
+        .collect();
+    cooldowns::take(connection, &contenders).await
+}
+
+/// Inserts the deliveries, and outbox entries for those that are to be sent.
+async fn insert_deliveries(
+    connection: &mut PgConnection,
+    destination: &str,
+    fresh: &[(&NewRow, DeliveryId)],
+    blocked: &HashMap<DeliveryId, DeliveryId>,
+) -> Result<(), DbError> {
+    let reason = |row: &NewRow, delivery: &DeliveryId| {
+        row.skip.or(blocked.get(delivery).map(|_| Reason::DuplicateRow)).map(Reason::as_str)
+    };
+    sqlx::query(
+        "WITH input AS (
+             SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::bytea[], $5::text[], $6::uuid[])
+                 WITH ORDINALITY AS i (id, row_id, columns, reason, blocked_by, place)
+         ), made AS (
+             INSERT INTO claygate.deliveries (id, row_id, destination, person, state, reason, blocked_by, ended_at,
+                 next_attempt_at)
+             SELECT id, row_id, $1, columns, CASE WHEN reason IS NULL THEN 'pending' ELSE 'skipped' END, reason,
+                 blocked_by, CASE WHEN reason IS NOT NULL THEN now() END, CASE WHEN reason IS NULL THEN now() END
+             FROM input
+         )
+         INSERT INTO claygate.outbox (queue, refs)
+         SELECT $7, array_agg(id ORDER BY place) FROM (
+             SELECT id, place, (row_number() OVER (ORDER BY place) - 1) / $8 AS chunk FROM input WHERE reason IS NULL
+         ) AS numbered GROUP BY chunk ORDER BY chunk",
+    )
+    .bind(destination)
+    .bind(fresh.iter().map(|(_, delivery)| delivery.0).collect::<Vec<_>>())
+    .bind(fresh.iter().map(|(row, _)| row.id.0).collect::<Vec<_>>())
+    .bind(fresh.iter().map(|(row, _)| row.once.map(|once| once.columns.0.to_vec())).collect::<Vec<_>>())
+    .bind(fresh.iter().map(|(row, delivery)| reason(row, delivery)).collect::<Vec<_>>())
+    .bind(fresh.iter().map(|(_, delivery)| blocked.get(delivery).map(|id| id.0)).collect::<Vec<_>>())
+    .bind(QueueName::deliver(destination).as_str())
+    .bind(i64::try_from(BATCH_MAX).unwrap_or(i64::MAX))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
