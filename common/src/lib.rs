@@ -12,6 +12,7 @@
 
 pub mod canonical;
 pub mod config;
+pub mod crash;
 pub mod db;
 pub mod idempotency;
 pub mod ids;

@@ -72,6 +72,19 @@ fn libraries_stay_in_their_layer() {
 }
 
 #[test]
+fn crash_points_are_built_into_tests_alone() {
+    let feature = "crash-points";
+    let naming: Vec<&str> = CRATES
+        .into_iter()
+        .filter(|name| std::fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap().contains(feature))
+        .collect();
+    assert_eq!(naming, ["common", "e2e"]);
+    let e2e = std::fs::read_to_string(root().join("e2e/Cargo.toml")).unwrap();
+    assert!(e2e.split("[dev-dependencies]").nth(1).unwrap().contains(feature), "a dependency would reach every build");
+    assert!(!e2e.split("[dev-dependencies]").next().unwrap().contains(feature));
+}
+
+#[test]
 fn the_outbox_is_written_by_the_database_layer_alone() {
     let statement = "INSERT INTO claygate.outbox";
     let mut writers = 0;

@@ -9,6 +9,7 @@ mod broker_poison;
 mod broker_queues;
 mod compose;
 mod crash;
+mod crash_points;
 mod demo;
 mod first_lead;
 mod help;

@@ -1,5 +1,6 @@
 //! One running process of an installation. Killed when dropped.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
@@ -110,6 +111,17 @@ impl Service {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits until it has ended itself at the point that it was told.
+    pub(crate) async fn wait_for_crash(mut self) {
+        let what = format!("{} to end itself", self.name);
+        let status: ExitStatus = wait_for(&what, LIMIT, || {
+            let status = self.child.try_wait().unwrap().ok_or_else(|| self.log.tail());
+            async move { status }
+        })
+        .await;
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{} ended with {status}", self.name);
     }
 
     /// SIGTERM, and waits for its end, which has to be a success.

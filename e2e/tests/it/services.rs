@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use common::crash::Point;
 use tempfile::TempDir;
 use testkit::postgres::TestDatabase;
 use testkit::receiver::Receiver;
@@ -108,10 +109,21 @@ impl Services {
 
     /// Starts a process and does not wait.
     pub(crate) fn spawn(&self, role: Role, name: &str) -> Service {
+        self.spawn_command(role, name, self.command(role, name))
+    }
+
+    /// Starts a process that ends itself when it passes `point` for the `passages`th time, and does not wait.
+    pub(crate) fn spawn_doomed(&self, role: Role, name: &str, point: Point, passages: u32) -> Service {
+        let mut command = self.command(role, name);
+        command.env("CLAYGATE_TEST_CRASH_AT", format!("{}:{passages}", point.as_str()));
+        self.spawn_command(role, name, command)
+    }
+
+    fn spawn_command(&self, role: Role, name: &str, mut command: Command) -> Service {
         let path = self.log_of(name);
         let file = File::options().create(true).append(true).open(&path).unwrap();
         let log = Log::new(path);
-        let child = self.command(role, name).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let child = command.stdout(Stdio::null()).stderr(file).spawn().unwrap();
         Service::new(role, name, child, log)
     }
 

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::crash::{self, Point};
 use common::db::intake::Books;
 use common::db::{ConnectSettings, DbError};
 use common::queue::{Doorbell, QueueName};
@@ -108,6 +109,9 @@ impl Writer {
         };
         let started = OffsetDateTime::now_utc();
         let done = settle(session, entries, &*shared.policy, outcomes).await;
+        if done.is_ok() {
+            crash::point(Point::AfterCommit);
+        }
         let mut accepted = outcomes.iter().filter_map(|outcome| match outcome {
             Some(Outcome::Accepted { at, .. }) => Some(*at),
             _ => None,
@@ -132,6 +136,9 @@ impl Writer {
             entry.set_received_at(at);
         }
         let durable = shared.spool.append(&entries).await;
+        if durable > 0 {
+            crash::point(Point::AfterSpool);
+        }
         for (position, (entry, place)) in entries.iter().zip(places).enumerate() {
             *place = Some(match entry {
                 _ if position >= durable => Outcome::Unavailable,

@@ -14,6 +14,7 @@ use actix_web::http::{Method, Uri};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use common::canonical::Malformed;
+use common::crash::{self, Point};
 use common::db::quarantine;
 use common::signature::{self, Proof, RequestParts};
 use time::OffsetDateTime;
@@ -77,6 +78,7 @@ async fn take(
     if pointers_missed {
         source.outcomes.pointers_missed.increment(1);
     }
+    crash::point(Point::AfterVerify);
     let outcome = submit(&gate.shared.queue, entry, permit).await;
     source.outcomes.ack_seconds.record(body_read_at.elapsed());
     respond(outcome, malformed, &source.outcomes)

@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::crash::{self, Point};
 use common::db::DbError;
 use common::db::intake::Books;
 use common::queue::QueueName;
@@ -154,6 +155,7 @@ impl Drain {
         }
         let mut outcomes = vec![None; missing.len()];
         settle(session, &missing, &*shared.policy, &mut outcomes).await?;
+        crash::point(Point::WhileDraining);
         // For all of them, also those that a predecessor brought in just before it died: the sweeper may be past them.
         if let Some(oldest) = chunk.iter().filter_map(received_at).min() {
             session.pull_mark_back(oldest).await?;

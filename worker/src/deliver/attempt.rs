@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::crash::{self, Point};
 use common::db::attempts::{Attempt, Verdict};
 use common::db::deliveries;
 use common::queue::QueueName;
@@ -48,6 +49,7 @@ impl LaneWork {
             self.give_back(&delivery).await;
             return;
         }
+        crash::point(Point::AfterLease);
         let begun = Instant::now();
         let outcome = tokio::select! {
             sent = AssertUnwindSafe(self.target.send(&delivery, &has_time)).catch_unwind() => sent.unwrap_or_else(|_| {
@@ -55,6 +57,7 @@ impl LaneWork {
             }),
             () = self.cut.cancelled() => cut_off(),
         };
+        crash::point(Point::AfterSend);
         let duration = begun.elapsed();
         if !matches!(self.target, Target::Log) {
             telemetry::count_attempt(&self.name, duration);

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::config::{Config, Destination};
+use common::crash::{self, Point};
 use common::db::Database;
 use common::queue::{Doorbell, Queue};
 use tokio::sync::mpsc;
@@ -135,6 +136,7 @@ impl Deliverer {
         loops.close();
         shutdown.cancelled().await;
         self.lanes.close();
+        crash::point(Point::WhileStopping);
         let drained = async {
             loops.wait().await;
             for attempts in &tracked {

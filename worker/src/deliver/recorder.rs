@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::crash::{self, Point};
 use common::db::attempts::{Attempt, AttemptWriter, RECORD_MAX, Recorded};
 use common::db::{ConnectSettings, DbError};
 use common::queue::{Doorbell, QueueName};
@@ -92,6 +93,7 @@ impl Writer {
         while let Some(mut group) = groups.pop() {
             match self.try_write(&group).await {
                 Ok(recorded) => {
+                    crash::point(Point::AfterRecord);
                     pause = PAUSE_MIN;
                     self.tell(group, &recorded);
                 }

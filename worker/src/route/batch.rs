@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use common::config::Config;
+use common::crash::{self, Point};
 use common::db::DbError;
 use common::db::routing::{self, Decided, NewDelivery, NewLease, Routed, Unrouted};
 use common::ids::{CallbackId, DeliveryId};
@@ -48,6 +49,7 @@ impl Router {
         let mut judged = self.judge(&callbacks).await;
         let (decided, reserved) = self.decide(&callbacks, &mut judged);
         let routed = routing::commit(&self.inner.database, self.inner.rules.version(), &decided).await?;
+        crash::point(Point::AfterRoute);
         Ok(self.start(&callbacks, &judged, decided, reserved, &routed))
     }
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::crash::{self, Point};
 use common::db::DbError;
 use common::ids::CallbackId;
 use common::queue::{BATCH_MAX, Consumer, Message, Queue, QueueError, QueueName, Receipt};
@@ -62,6 +63,7 @@ async fn work_off(
     beat: &Beat,
     shutdown: &CancellationToken,
 ) -> Result<(), QueueError> {
+    crash::point(Point::AfterClaim);
     let (again, fresh): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(|message| message.redelivered);
     let receipts: Vec<Receipt> = fresh.iter().map(|message| message.receipt).collect();
     let ids: Vec<CallbackId> = fresh.into_iter().flat_map(|message| message.refs).map(CallbackId).collect();

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::publisher::{Published, Publisher};
 use super::{BrokerError, RabbitQueue, Shared};
+use crate::crash::{self, Point};
 use crate::db::{DbError, destination_state, outbox};
 use crate::queue::postgres::{PostgresQueue, PostgresQueueSettings};
 use crate::queue::{BATCH_MAX, Message, Queue, QueueError, QueueName, Receipt};
@@ -146,6 +147,9 @@ impl Lane {
     /// Publishes a window and settles its entries.
     async fn publish(&mut self, publisher: &Publisher, messages: Vec<Message>) -> Result<(), QueueError> {
         let published = publisher.publish(&messages).await;
+        if published.contains(&Published::Confirmed) {
+            crash::point(Point::AfterPublish);
+        }
         let (mut done, mut failed, mut refs) = (Vec::new(), Vec::new(), Vec::new());
         for (message, published) in messages.into_iter().zip(&published) {
             if *published == Published::Confirmed {

@@ -1,0 +1,179 @@
+//! Death between any two steps: a process ends itself at each named point, another takes over, and everything that was
+//! answered arrives: once, or once more under the same key where the destination's answer was not written yet.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::crash::Point;
+use rustix::process::Signal;
+use testkit::postgres::TestDatabase;
+use testkit::proxy::Proxy;
+use testkit::rabbitmq::TestBroker;
+use testkit::receiver::{Answer, Receiver};
+
+use crate::books;
+use crate::sender::Sender;
+use crate::services::{Role, Services, all_to};
+
+const LEADS: usize = 40;
+/// Not the first passage: something is finished already, and something under way.
+const PASSAGES: u32 = 3;
+
+/// An installation whose leases are short.
+struct Rig {
+    receiver: Receiver,
+    services: Services,
+}
+
+impl Rig {
+    /// With RabbitMQ as the queue where there is a broker.
+    async fn over(database: TestDatabase, broker: Option<&TestBroker>) -> Self {
+        let receiver = Receiver::start().await;
+        receiver.answer_with(Answer::status(200).after(Duration::from_millis(20)));
+        // A lease is as long as the longest request, and a margin.
+        let config = all_to(&receiver).replacen("kind = \"http\"", "kind = \"http\"\ntimeout = \"3s\"", 1);
+        let services = Services::over(database, &config);
+        let services = match broker {
+            Some(broker) => services.with_broker(broker.url(), broker.prefix()),
+            None => services,
+        };
+        Self { receiver, services }
+    }
+
+    /// Whatever was answered arrived, and nothing more often than `again` times more.
+    async fn assert_nothing_lost(&self, answered: &[String], again: usize) {
+        assert_eq!(answered.len(), LEADS);
+        books::assert_all_delivered(&self.services.database.database(), answered).await;
+        books::assert_sent(&self.receiver, LEADS, again);
+        self.services.assert_logs_bounded();
+    }
+}
+
+/// An intake dies at `point`, and its successor takes the rest.
+async fn an_intake_dies(point: Point, broker: Option<&TestBroker>) {
+    let rig = Rig::over(TestDatabase::create().await, broker).await;
+    let doomed = rig.services.spawn_doomed(Role::Ingest, "ingest", point, PASSAGES).wait_until_ready().await;
+    let worker = rig.services.worker("worker").await;
+    let sender = rig.services.sender([&doomed]);
+    let load = sender.spawn_load(LEADS);
+    doomed.wait_for_crash().await;
+    let successor = rig.services.ingest("ingest").await;
+    sender.follow([successor.port()]);
+    rig.assert_nothing_lost(&load.await.unwrap(), 0).await;
+    successor.terminate().await;
+    worker.terminate().await;
+}
+
+/// A worker dies at `point`, beside another one, or before it comes.
+async fn a_worker_dies(point: Point, broker: Option<&TestBroker>, again: usize) {
+    let rig = Rig::over(TestDatabase::create().await, broker).await;
+    let intake = rig.services.ingest("ingest").await;
+    let doomed = rig.services.spawn_doomed(Role::Worker, "worker-1", point, PASSAGES).wait_until_ready().await;
+    let load = rig.services.sender([&intake]).spawn_load(LEADS);
+    doomed.wait_for_crash().await;
+    let successor = rig.services.worker("worker-2").await;
+    rig.assert_nothing_lost(&load.await.unwrap(), again).await;
+    successor.terminate().await;
+    intake.terminate().await;
+}
+
+/// A worker dies while it stops.
+async fn a_stopping_worker_dies() {
+    let rig = Rig::over(TestDatabase::create().await, None).await;
+    rig.receiver.answer_with(Answer::status(200).after(Duration::from_millis(300)));
+    let intake = rig.services.ingest("ingest").await;
+    let doomed = rig.services.spawn_doomed(Role::Worker, "worker-1", Point::WhileStopping, 1).wait_until_ready().await;
+    let load = rig.services.sender([&intake]).spawn_load(LEADS);
+    rig.receiver.wait_for_requests(5).await;
+    doomed.signal(Signal::TERM);
+    doomed.wait_for_crash().await;
+    let successor = rig.services.worker("worker-2").await;
+    rig.assert_nothing_lost(&load.await.unwrap(), 1).await;
+    successor.terminate().await;
+}
+
+/// An intake without Postgres, whose spool fills.
+struct Spooling {
+    rig: Rig,
+    proxy: Proxy,
+}
+
+impl Spooling {
+    async fn start() -> Self {
+        let database = TestDatabase::create().await;
+        let settings = database.settings();
+        let proxy = Proxy::to(SocketAddr::new(settings.host.parse().unwrap(), settings.port)).await;
+        let url = proxy.url(&database.url());
+        let Rig { receiver, services } = Rig::over(database, None).await;
+        Self { rig: Rig { receiver, services: services.with("CLAYGATE_DATABASE__URL", &url) }, proxy }
+    }
+
+    async fn take_postgres_away(&self) {
+        self.proxy.refuse().await;
+        self.proxy.cut().await;
+    }
+
+    /// Starts a successor and a worker, and waits until everything has come.
+    async fn finish(&self, sender: &Sender, load: tokio::task::JoinHandle<Vec<String>>) {
+        let successor = self.rig.services.ingest("ingest").await;
+        sender.follow([successor.port()]);
+        let answered = load.await.unwrap();
+        self.proxy.heal().await;
+        let worker = self.rig.services.worker("worker").await;
+        self.rig.assert_nothing_lost(&answered, 0).await;
+        successor.terminate().await;
+        worker.terminate().await;
+    }
+}
+
+async fn an_intake_dies_after_spooling() {
+    let spooling = Spooling::start().await;
+    let services = &spooling.rig.services;
+    let doomed = services.spawn_doomed(Role::Ingest, "ingest", Point::AfterSpool, PASSAGES).wait_until_ready().await;
+    spooling.take_postgres_away().await;
+    let sender = services.sender([&doomed]);
+    let load = sender.spawn_load(LEADS);
+    doomed.wait_for_crash().await;
+    spooling.finish(&sender, load).await;
+}
+
+async fn an_intake_dies_while_it_drains() {
+    let spooling = Spooling::start().await;
+    let services = &spooling.rig.services;
+    let doomed = services.spawn_doomed(Role::Ingest, "ingest", Point::WhileDraining, 1).wait_until_ready().await;
+    spooling.take_postgres_away().await;
+    let sender = services.sender([&doomed]);
+    let load = sender.spawn_load(LEADS);
+    sender.wait_for_answers(LEADS).await;
+    spooling.proxy.heal().await;
+    doomed.wait_for_crash().await;
+    spooling.finish(&sender, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intake_that_dies_between_any_two_steps_loses_nothing() {
+    let broker = TestBroker::shared().await;
+    tokio::join!(
+        an_intake_dies(Point::AfterVerify, None),
+        an_intake_dies(Point::AfterCommit, None),
+        an_intake_dies(Point::AfterPublish, Some(&broker)),
+        an_intake_dies_after_spooling(),
+        an_intake_dies_while_it_drains(),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_between_any_two_steps_loses_nothing_and_repeats_only_what_was_not_written() {
+    let brokers = [TestBroker::shared().await, TestBroker::shared().await, TestBroker::shared().await];
+    tokio::join!(
+        a_worker_dies(Point::AfterClaim, None, 1),
+        a_worker_dies(Point::AfterClaim, Some(&brokers[0]), 1),
+        a_worker_dies(Point::AfterRoute, None, 1),
+        a_worker_dies(Point::AfterRoute, Some(&brokers[1]), 1),
+        a_worker_dies(Point::AfterLease, None, 1),
+        a_worker_dies(Point::AfterSend, None, 1),
+        a_worker_dies(Point::AfterSend, Some(&brokers[2]), 1),
+        a_worker_dies(Point::AfterRecord, None, 1),
+        a_stopping_worker_dies(),
+    );
+}
