@@ -23,6 +23,8 @@ pub enum Point {
     AfterRoute,
     /// Deliveries are leased, and nothing was sent.
     AfterLease,
+    /// A row is counted, and was not sent.
+    AfterCount,
     /// A destination has answered, and nothing is written of it.
     AfterSend,
     /// Outcomes are written, and nobody was told.
@@ -33,7 +35,7 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AfterVerify,
         Self::AfterCommit,
         Self::AfterSpool,
@@ -42,6 +44,7 @@ impl Point {
         Self::AfterClaim,
         Self::AfterRoute,
         Self::AfterLease,
+        Self::AfterCount,
         Self::AfterSend,
         Self::AfterRecord,
         Self::WhileStopping,
@@ -58,6 +61,7 @@ impl Point {
             Self::AfterClaim => "after-claim",
             Self::AfterRoute => "after-route",
             Self::AfterLease => "after-lease",
+            Self::AfterCount => "after-count",
             Self::AfterSend => "after-send",
             Self::AfterRecord => "after-record",
             Self::WhileStopping => "while-stopping",

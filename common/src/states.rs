@@ -88,6 +88,20 @@ words! {
 }
 
 words! {
+    /// Whether a webhook URL of a table of Clay is sent to.
+    WebhookState {
+        /// It is, while its count has room.
+        Active = "active",
+        /// Its token was refused. An operator looks at it, and resumes its destination.
+        Paused = "paused",
+        /// Clay said that it takes no more, ever.
+        Full = "full",
+        /// Clay said that it is not there.
+        Dead = "dead",
+    }
+}
+
+words! {
     /// Why a callback or delivery was not sent, or was given up.
     Reason {
         /// No rule matched.

@@ -22,5 +22,6 @@ pub fn delivered(delivery: DeliveryId, token: Uuid) -> Attempt {
         captured: None,
         duration: Duration::ZERO,
         age: Duration::ZERO,
+        submission: None,
     }
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
@@ -95,6 +95,8 @@ pub struct ReceivedRequest {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// When it was there as a whole.
+    pub at: Instant,
 }
 
 impl ReceivedRequest {
@@ -278,6 +280,7 @@ impl Shared {
                 .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
                 .collect(),
             body: body.to_vec(),
+            at: Instant::now(),
         });
         let mut script = lock(&self.script);
         if let Some((_, answer)) = script.by_path.iter().find(|(prefix, _)| path.starts_with(prefix)) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::config::{Config, DestinationKind};
-use common::ids::{CallbackId, DeliveryId};
+use common::ids::{CallbackId, DeliveryId, RowId};
 use common::person::Person;
 use common::queue::BATCH_MAX;
 use serde_json::{Map, Value};
@@ -29,8 +29,10 @@ const LEASE_MARGIN: Duration = Duration::from_secs(20);
 pub struct LeasedDelivery {
     /// The delivery; `webhook-id` and `Idempotency-Key` of every attempt.
     pub id: DeliveryId,
-    /// The callback it was made of.
-    pub callback_id: CallbackId,
+    /// The callback it was made of; `None`: it is of a row that was handed in.
+    pub callback_id: Option<CallbackId>,
+    /// That row.
+    pub row_id: Option<RowId>,
     /// Where it goes.
     pub destination: String,
     /// The rule that named the destination; `None` where an operator did.
@@ -47,14 +49,21 @@ pub struct LeasedDelivery {
     pub lease_deadline: Instant,
     /// Values captured by earlier steps; an object.
     pub captured: Value,
-    /// The lead's present fields.
+    /// The lead's present fields, or the row's own.
     pub lead: Arc<Map<String, Value>>,
-    /// The callback's source.
+    /// The callback's source; empty where there is none.
     pub source: Arc<str>,
-    /// When the callback came in.
+    /// When the callback or row came in.
     pub received_at: OffsetDateTime,
     /// Whom its cool-down is for.
     pub person: Option<Person>,
+}
+
+impl LeasedDelivery {
+    /// The row that it makes in a table of Clay: the one that was handed in, else one of its own id.
+    pub fn row(&self) -> RowId {
+        self.row_id.unwrap_or(RowId(self.id.0))
+    }
 }
 
 /// A delivery with the permit of its slot; the permit is given back when this is dropped.
@@ -64,6 +73,8 @@ pub struct Started {
     pub delivery: LeasedDelivery,
     /// The slot it occupies.
     pub permit: OwnedSemaphorePermit,
+    /// Its turn, where its destination has a rate.
+    pub turn: Option<Instant>,
 }
 
 /// A slot of a destination that nobody uses yet. Dropping it gives it back.
@@ -77,7 +88,7 @@ impl Slot {
     /// Sends `delivery`, whose lease is committed. Never blocks: the slots bound what is under way.
     pub fn start(self, delivery: LeasedDelivery) {
         // A runner that has gone (shutdown) lets the lease run out; the rescuer gives the delivery back.
-        let _ = self.start.send(Started { delivery, permit: self.permit });
+        let _ = self.start.send(Started { delivery, permit: self.permit, turn: None });
     }
 }
 

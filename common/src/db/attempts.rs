@@ -11,9 +11,10 @@ use sqlx::{Connection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::clay_webhooks::{self, Counted};
 use super::destination_state::Hold;
-use super::{ConnectSettings, DbError, destination_state};
-use crate::ids::DeliveryId;
+use super::{ConnectSettings, DbError, destination_state, rows};
+use crate::ids::{DeliveryId, RowId};
 use crate::queue::{BATCH_MAX, QueueName};
 use crate::states::{Class, DeliveryState, DestinationState, Reason};
 
@@ -36,6 +37,28 @@ pub enum Verdict {
         /// And the destination is not to be sent to until an operator says so.
         hold: Option<DestinationState>,
     },
+}
+
+/// A row that an attempt submitted to a table of Clay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The row.
+    pub row: RowId,
+    /// Where it was counted before.
+    pub counted: Counted,
+    /// Whether Clay took it.
+    pub taken: Taken,
+}
+
+/// Whether Clay took a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It said so.
+    Yes,
+    /// It said that it did not, or was not asked: the count is taken back.
+    No,
+    /// Its answer was lost, or says neither: the count stays.
+    Unknown,
 }
 
 /// One attempt that was made.
@@ -65,6 +88,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// How long ago it began.
     pub age: Duration,
+    /// The row that it submitted, where it goes into a table of Clay.
+    pub submission: Option<Submission>,
 }
 
 /// A connection of its own that records, dialled when it is needed and again when it broke.
@@ -162,14 +187,34 @@ pub async fn record(connection: &mut PgConnection, attempts: &[Attempt]) -> Resu
     let mut sorted: Vec<&Attempt> = attempts.iter().collect();
     sorted.sort_unstable_by_key(|attempt| attempt.delivery);
     let holds: Vec<Hold<'_>> = sorted.iter().filter_map(|attempt| hold_of(attempt)).collect();
-    if holds.is_empty() {
+    if holds.is_empty() && sorted.iter().all(|attempt| attempt.submission.is_none()) {
         return write(connection, &sorted).await;
     }
     let mut transaction = connection.begin().await?;
     let recorded = write(&mut transaction, &sorted).await?;
-    destination_state::hold(&mut transaction, &holds).await?;
+    settle(&mut transaction, &sorted).await?;
+    if !holds.is_empty() {
+        destination_state::hold(&mut transaction, &holds).await?;
+    }
     transaction.commit().await?;
     Ok(recorded)
+}
+
+/// Notes which rows Clay took, and takes back what was counted for those that it did not take.
+async fn settle(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<(), DbError> {
+    let submissions = |taken: Taken| {
+        sorted.iter().filter_map(|attempt| attempt.submission.as_ref()).filter(move |one| one.taken == taken)
+    };
+    // URLs before rows, as whoever counts locks them.
+    let refused: Vec<&Counted> = submissions(Taken::No).map(|one| &one.counted).collect();
+    if !refused.is_empty() {
+        clay_webhooks::take_back(connection, &refused).await?;
+    }
+    let sent: Vec<RowId> = submissions(Taken::Yes).map(|one| one.row).collect();
+    if !sent.is_empty() {
+        rows::mark_sent(connection, &sent).await?;
+    }
+    Ok(())
 }
 
 /// [`record`] after one whose commit may have gone through: what it recorded is left as it is, and answered for.

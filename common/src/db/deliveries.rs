@@ -162,8 +162,8 @@ pub async fn give_up(database: &Database, id: DeliveryId, reason: Reason) -> Res
     Ok(GivenUp { ended, released })
 }
 
-/// Gives the leases of deliveries back that were not attempted: they are due again at once. Answers how many still had
-/// `token`.
+/// Gives the leases of deliveries back that were not attempted: they are due again after `wait`. Answers how many still
+/// had `token`.
 ///
 /// # Errors
 /// [`DbError`]; the leases run out then.
@@ -172,6 +172,7 @@ pub async fn give_back(
     destination: &str,
     ids: &[DeliveryId],
     token: Uuid,
+    wait: Duration,
 ) -> Result<usize, DbError> {
     let mut given = 0;
     for ids in ids.chunks(BATCH_MAX) {
@@ -182,13 +183,15 @@ pub async fn give_back(
                  UPDATE claygate.deliveries AS d SET lease_until = NULL, lease_token = NULL
                  FROM held WHERE d.id = held.id RETURNING d.id
              ), queued AS (
-                 INSERT INTO claygate.outbox (queue, refs) SELECT $3, array_agg(id) FROM freed HAVING count(*) > 0
+                 INSERT INTO claygate.outbox (queue, refs, due_at)
+                 SELECT $3, array_agg(id), now() + make_interval(secs => $4) FROM freed HAVING count(*) > 0
              )
              SELECT count(*) FROM freed",
         )
         .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
         .bind(token)
         .bind(QueueName::deliver(destination).as_str())
+        .bind(wait.as_secs_f64())
         .fetch_one(database.pool())
         .await?;
         given += usize::try_from(n).unwrap_or_default();

@@ -5,6 +5,8 @@
 
 pub mod attempts;
 pub mod callback_aliases;
+pub mod clay_usage;
+pub mod clay_webhooks;
 mod connect;
 pub mod cooldowns;
 pub mod dead_letters;

@@ -5,11 +5,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::DbError;
 use super::cooldowns::{self, Contender};
+use super::{Database, DbError};
 use crate::ids::{DeliveryId, RowId};
 use crate::person::Person;
 use crate::queue::{BATCH_MAX, QueueName};
@@ -121,6 +123,87 @@ pub async fn take_in(connection: &mut PgConnection, to: RowsFor<'_>, rows: &[New
         _ => skipped.get(&row.id).map_or(TakenIn::Accepted, |reason| TakenIn::Skipped(*reason)),
     };
     Ok(rows.iter().map(answer).collect())
+}
+
+/// Notes that Clay took these rows.
+pub(super) async fn mark_sent(connection: &mut PgConnection, rows: &[RowId]) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE claygate.rows AS r SET sent_at = now()
+         FROM (SELECT id FROM claygate.rows WHERE id = ANY($1) ORDER BY id FOR UPDATE) AS i WHERE r.id = i.id",
+    )
+    .bind(rows.iter().map(|row| row.0).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A delivery of a row that was handed in, whose lease was taken.
+#[derive(Clone, Debug)]
+pub struct LeasedRow {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// The row.
+    pub row_id: RowId,
+    /// 0 for the first delivery of this row to this destination.
+    pub replay: i32,
+    /// Attempts so far.
+    pub attempts: i32,
+    /// Those of them that used up the retry schedule.
+    pub failures: i32,
+    /// When the row was handed in.
+    pub created_at: OffsetDateTime,
+    /// Its object, as JSON; `None` when it was removed.
+    pub body: Option<Vec<u8>>,
+}
+
+/// As [`super::deliveries::lease`], of deliveries of rows that were handed in.
+///
+/// # Errors
+/// [`DbError`]; no lease was taken then, unless the connection broke on the way back: that one runs out.
+///
+/// # Cancel safety
+/// A lease that was taken and not returned runs out.
+pub async fn lease(
+    database: &Database,
+    destination: &str,
+    ids: &[DeliveryId],
+    token: Uuid,
+    duration: Duration,
+) -> Result<Vec<LeasedRow>, DbError> {
+    let rows = sqlx::query(
+        "WITH due AS MATERIALIZED (
+             SELECT id FROM claygate.deliveries
+             WHERE id = ANY($1) AND destination = $2 AND callback_id IS NULL AND next_attempt_at <= now()
+               AND (lease_until IS NULL OR lease_until < now())
+             ORDER BY id FOR UPDATE
+         ), leased AS (
+             UPDATE claygate.deliveries AS d SET lease_until = now() + make_interval(secs => $4), lease_token = $3
+             FROM due WHERE d.id = due.id
+             RETURNING d.id, d.row_id, d.replay, d.attempts, d.failures, d.created_at
+         )
+         SELECT leased.id, leased.row_id, leased.replay, leased.attempts, leased.failures,
+             COALESCE(r.created_at, leased.created_at) AS created_at, r.body
+         FROM leased LEFT JOIN claygate.rows AS r ON r.id = leased.row_id",
+    )
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .bind(destination)
+    .bind(token)
+    .bind(duration.as_secs_f64())
+    .fetch_all(database.pool())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(LeasedRow {
+                id: DeliveryId(row.try_get("id")?),
+                row_id: RowId(row.try_get("row_id")?),
+                replay: row.try_get("replay")?,
+                attempts: row.try_get("attempts")?,
+                failures: row.try_get("failures")?,
+                created_at: row.try_get("created_at")?,
+                body: row.try_get("body")?,
+            })
+        })
+        .collect()
 }
 
 /// One row per key, the first, sorted by key: two transactions never lock the same keys in different order.

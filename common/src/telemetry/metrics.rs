@@ -37,6 +37,14 @@ pub const DEAD_LETTERS: &str = "claygate_dead_letters_total";
 pub const END_TO_END_SECONDS: &str = "claygate_end_to_end_seconds";
 /// ICP scores of routed leads.
 pub const ICP_SCORE: &str = "claygate_icp_score";
+/// Submissions counted per webhook URL of Clay.
+pub const CLAY_SUBMISSIONS: &str = "claygate_clay_submissions";
+/// The part of its cap that a webhook URL has used; 0 without a cap.
+pub const CLAY_FILL_RATIO: &str = "claygate_clay_fill_ratio";
+/// Webhook URLs by destination and state.
+pub const CLAY_WEBHOOKS: &str = "claygate_clay_webhooks";
+/// Whether a destination has no webhook URL left that takes a row.
+pub const CLAY_NO_WEBHOOK_LEFT: &str = "claygate_clay_no_webhook_left";
 
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const LONG_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 36_000.0];
@@ -113,5 +121,9 @@ fn describe() {
     describe_counter!(RETRIES, "Retries scheduled, by destination and class.");
     describe_counter!(DEAD_LETTERS, "Dead letters by destination and reason.");
     describe_histogram!(END_TO_END_SECONDS, Unit::Seconds, "From a callback's receipt to its delivery.");
+    describe_gauge!(CLAY_SUBMISSIONS, "Submissions counted per webhook URL of Clay.");
+    describe_gauge!(CLAY_FILL_RATIO, "The part of its cap that a webhook URL has used; 0 without a cap.");
+    describe_gauge!(CLAY_WEBHOOKS, "Webhook URLs of Clay by destination and state.");
+    describe_gauge!(CLAY_NO_WEBHOOK_LEFT, "1 while a destination has no webhook URL left, and its rows wait.");
     describe_histogram!(ICP_SCORE, "ICP scores of routed leads.");
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::crash::{self, Point};
-use common::db::attempts::{Attempt, Verdict};
+use common::db::attempts::{Attempt, Submission, Verdict};
 use common::db::deliveries;
 use common::queue::QueueName;
-use common::states::Class;
+use common::states::{Class, Reason};
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -20,44 +20,74 @@ use crate::lanes::{LeasedDelivery, Started};
 /// What has to be left of a lease beyond a request's total time: to write down how it went.
 const RECORD_MARGIN: Duration = Duration::from_secs(5);
 
+/// How soon an attempt is made that could not be because the database did not answer.
+pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What came of a lease.
+pub(super) enum Made {
+    /// An attempt.
+    Attempt {
+        /// How it went.
+        outcome: Outcome,
+        /// When its last request began.
+        begun: Instant,
+        /// The row that it submitted to a table of Clay.
+        submission: Option<Submission>,
+    },
+    /// Nothing was sent, and may be after this time.
+    Nothing {
+        /// From now on.
+        wait: Duration,
+    },
+}
+
+impl Made {
+    /// An attempt that submitted no row.
+    pub(super) fn attempt(outcome: Outcome, begun: Instant) -> Self {
+        Self::Attempt { outcome, begun, submission: None }
+    }
+}
+
 impl LaneWork {
     /// Makes an attempt in a task of its own.
     pub(super) fn spawn(self: &Arc<Self>, started: Started) {
         let work = Arc::clone(self);
         self.lane.gate.start();
-        self.attempts.spawn(async move {
-            let Started { delivery, permit } = started;
-            work.attempt(delivery, permit).await;
-        });
+        self.attempts.spawn(async move { work.attempt(started).await });
     }
 
     /// Ends a delivery whose lead was removed: there is nothing to send.
     pub(super) fn spawn_unsendable(self: &Arc<Self>, started: Started) {
         let work = Arc::clone(self);
         self.attempts.spawn(async move {
-            let Started { delivery, permit } = started;
+            let Started { delivery, permit, .. } = started;
             let mut outcome = Outcome::without_answer(Class::Poison, Some("its lead was removed".to_owned()));
-            outcome.unsendable = true;
+            outcome.unsendable = Some(Reason::Unsendable);
             let verdict = verdict::judge(&outcome, &work.retries, delivery.failures, 0.0);
-            work.record(&delivery, outcome, verdict, Instant::now(), Duration::ZERO, permit).await;
+            work.record(&delivery, outcome, verdict, Instant::now(), Duration::ZERO, None, permit).await;
         });
     }
 
-    async fn attempt(&self, delivery: LeasedDelivery, permit: OwnedSemaphorePermit) {
+    async fn attempt(&self, started: Started) {
+        let Started { delivery, permit, turn } = started;
         let has_time = || self.has_time(&delivery);
         if self.lane.gate.is_held() || !has_time() {
-            self.give_back(&delivery).await;
+            self.give_back(&delivery, Duration::ZERO).await;
             return;
         }
         crash::point(Point::AfterLease);
-        let begun = Instant::now();
-        let outcome = tokio::select! {
-            sent = AssertUnwindSafe(self.target.send(&delivery, &has_time)).catch_unwind() => sent.unwrap_or_else(|_| {
-                Outcome::without_answer(Class::Poison, Some("the attempt broke inside this program".to_owned()))
+        let started_at = Instant::now();
+        let made = tokio::select! {
+            made = AssertUnwindSafe(self.make(&delivery, turn, &has_time)).catch_unwind() => made.unwrap_or_else(|_| {
+                let what = "the attempt broke inside this program".to_owned();
+                Made::attempt(Outcome::without_answer(Class::Poison, Some(what)), started_at)
             }),
-            () = self.cut.cancelled() => cut_off(),
+            () = self.cut.cancelled() => Made::attempt(cut_off(), started_at),
         };
-        crash::point(Point::AfterSend);
+        let (outcome, begun, submission) = match made {
+            Made::Attempt { outcome, begun, submission } => (outcome, begun, submission),
+            Made::Nothing { wait } => return self.give_back(&delivery, wait).await,
+        };
         let duration = begun.elapsed();
         if !matches!(self.target, Target::Log) {
             telemetry::count_attempt(&self.name, duration);
@@ -65,7 +95,45 @@ impl LaneWork {
         self.lane.gate.report(&outcome);
         let verdict = verdict::judge(&outcome, &self.retries, delivery.failures, rand::random());
         log(&delivery, &outcome, &verdict);
-        self.record(&delivery, outcome, verdict, begun, duration, permit).await;
+        self.record(&delivery, outcome, verdict, begun, duration, submission, permit).await;
+    }
+
+    /// Waits for the turn and sends.
+    async fn make(
+        &self,
+        delivery: &LeasedDelivery,
+        turn: Option<Instant>,
+        has_time: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Made {
+        if let (Target::Clay(target), Some(counter)) = (&self.target, &self.counter) {
+            return self.submit(target, counter, delivery, turn, has_time).await;
+        }
+        if let Err(wait) = self.take_turn(turn).await {
+            return Made::Nothing { wait };
+        }
+        if self.lane.gate.is_held() {
+            return Made::Nothing { wait: Duration::ZERO };
+        }
+        let begun = Instant::now();
+        let outcome = self.target.send(delivery, has_time).await;
+        crash::point(Point::AfterSend);
+        Made::attempt(outcome, begun)
+    }
+
+    /// Waits until the destination's rate lets one request go; `Err`: how long it may not.
+    pub(super) async fn take_turn(&self, turn: Option<Instant>) -> Result<(), Duration> {
+        let Some(pace) = &self.pace else { return Ok(()) };
+        match pace.wait(turn).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::warn!(
+                    destination = self.name,
+                    error = &error as &dyn std::error::Error,
+                    "a rate could not be asked for; nothing is sent"
+                );
+                Err(AGAIN_AFTER)
+            }
+        }
     }
 
     /// Whether the lease outlives one more request and its record.
@@ -73,10 +141,10 @@ impl LaneWork {
         delivery.lease_deadline.saturating_duration_since(Instant::now()) > self.timeout + RECORD_MARGIN
     }
 
-    /// Gives a lease back under which nothing was sent.
-    async fn give_back(&self, delivery: &LeasedDelivery) {
+    /// Gives a lease back under which nothing was sent, to be due again after `wait`.
+    async fn give_back(&self, delivery: &LeasedDelivery, wait: Duration) {
         self.lane.gate.abandon();
-        match deliveries::give_back(&self.database, &self.name, &[delivery.id], delivery.lease_token).await {
+        match deliveries::give_back(&self.database, &self.name, &[delivery.id], delivery.lease_token, wait).await {
             Ok(_) => self.doorbell.ring(&QueueName::deliver(&self.name)),
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -88,6 +156,7 @@ impl LaneWork {
 
     /// Has the outcome written. The slot is given back as soon as the outcome is on its way: the next request need not
     /// wait for this one's commit, and shares it with more of its neighbours.
+    #[expect(clippy::too_many_arguments, reason = "what is recorded of an attempt, once each")]
     async fn record(
         &self,
         delivery: &LeasedDelivery,
@@ -95,6 +164,7 @@ impl LaneWork {
         verdict: Verdict,
         begun: Instant,
         duration: Duration,
+        submission: Option<Submission>,
         permit: OwnedSemaphorePermit,
     ) {
         let class = outcome.class;
@@ -111,6 +181,7 @@ impl LaneWork {
             captured: outcome.captured.map(without_nul),
             duration,
             age: Duration::ZERO,
+            submission,
         };
         let Some(written) = self.recorder.submit(attempt, begun).await else { return };
         drop(permit);

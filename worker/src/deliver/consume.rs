@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use common::db::rows::{self, LeasedRow};
 use common::db::{DbError, deliveries};
 use common::ids::DeliveryId;
 use common::queue::{BATCH_MAX, Consumer, Message, Queue, QueueError, QueueName};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::gate::Passage;
-use super::pace::Tokens;
+use super::pace::is_missed;
 use super::{LaneWork, telemetry};
 use crate::health::Beat;
 use crate::lanes::{LeasedDelivery, Started};
@@ -53,7 +54,7 @@ enum Interrupted {
 
 /// Consumes until `shutdown`.
 pub(super) async fn run(work: Arc<LaneWork>, queue: Arc<dyn Queue>, beat: Beat, shutdown: CancellationToken) {
-    let mut intake = Intake { work, beat, shutdown: shutdown.clone(), tokens: Tokens::none() };
+    let mut intake = Intake { work, beat, shutdown: shutdown.clone(), turns: VecDeque::new(), no_turn_before: None };
     let mut pause = PAUSE_MIN;
     while !shutdown.is_cancelled() {
         let begun = Instant::now();
@@ -89,7 +90,10 @@ struct Intake {
     work: Arc<LaneWork>,
     beat: Beat,
     shutdown: CancellationToken,
-    tokens: Tokens,
+    /// Turns of the destination's rate that were reserved and not used.
+    turns: VecDeque<Instant>,
+    /// There is no turn to be had before: the backlog waits where it is.
+    no_turn_before: Option<Instant>,
 }
 
 impl Intake {
@@ -116,24 +120,16 @@ impl Intake {
     async fn wait_for_room(&self) -> Option<usize> {
         let lane = &self.work.lane;
         let now = Instant::now();
-        match lane.gate.passage(now) {
+        let passage = lane.gate.passage(now);
+        if let (Passage::Open | Passage::Probe, Some(until)) = (passage, self.no_turn_before.filter(|at| now < *at)) {
+            return self.look_again(until.saturating_duration_since(now)).await;
+        }
+        match passage {
             // The backlog waits where it is: put off for ever shorter times, it would go round faster and faster.
             Passage::Later(until) if until.saturating_duration_since(now) < PUT_OFF_MIN => {
-                tokio::select! {
-                    () = self.shutdown.cancelled() => {}
-                    () = lane.gate.changed(LOOK_EVERY.min(until.saturating_duration_since(now))) => {}
-                }
-                self.beat.beat();
-                None
+                self.look_again(until.saturating_duration_since(now)).await
             }
-            Passage::Held | Passage::Probing => {
-                tokio::select! {
-                    () = self.shutdown.cancelled() => {}
-                    () = lane.gate.changed(LOOK_EVERY) => {}
-                }
-                self.beat.beat();
-                None
-            }
+            Passage::Held | Passage::Probing => self.look_again(LOOK_EVERY).await,
             Passage::Later(_) => Some(BATCH_MAX),
             Passage::Probe => Some(1),
             Passage::Open => {
@@ -146,6 +142,16 @@ impl Intake {
                 (lane.slots.available_permits() > 0).then_some(lane.size.min(BATCH_MAX))
             }
         }
+    }
+
+    /// Waits for a change of the gate, at most `wait` and [`LOOK_EVERY`]; receives nothing.
+    async fn look_again(&self, wait: Duration) -> Option<usize> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.work.lane.gate.changed(LOOK_EVERY.min(wait)) => {}
+        }
+        self.beat.beat();
+        None
     }
 
     /// Starts or puts back every id, and acknowledges.
@@ -221,26 +227,47 @@ impl Intake {
                 Passage::Held | Passage::Probing => return Ok(Duration::ZERO),
             };
             let Some(mut permits) = self.take_slots(most, deadline).await else { return Ok(Duration::ZERO) };
-            if let Some(pace) = &self.work.pace {
-                match pace.allow(&mut self.tokens, permits.len()).await? {
-                    Ok(allowed) => permits.truncate(allowed),
-                    Err(wait) if now + wait > deadline => return Ok(wait),
-                    Err(wait) => {
-                        tokio::time::sleep(wait).await;
-                        continue;
-                    }
+            match self.reserve_turns(permits.len()).await? {
+                Ok(turns) => permits.truncate(turns),
+                Err(wait) if now + wait > deadline => return Ok(wait),
+                Err(wait) => {
+                    drop(permits);
+                    tokio::time::sleep(wait).await;
+                    continue;
                 }
             }
             let taken: Vec<DeliveryId> = ids.iter().copied().take(permits.len()).collect();
             let leased = self.lease(&taken).await?;
             ids.drain(..taken.len());
-            self.tokens.spend(leased.len());
             for ((delivery, has_lead), permit) in leased.into_iter().zip(permits) {
-                let started = Started { delivery, permit };
-                if has_lead { self.work.spawn(started) } else { self.work.spawn_unsendable(started) }
+                if has_lead {
+                    self.work.spawn(Started { delivery, permit, turn: self.turns.pop_front() });
+                } else {
+                    self.work.spawn_unsendable(Started { delivery, permit, turn: None });
+                }
             }
         }
         Ok(Duration::ZERO)
+    }
+
+    /// How many of `want` requests have a turn, 1 at least, reserving what is missing; `Err`: how long until there may be
+    /// one. Without a rate all of them may go.
+    async fn reserve_turns(&mut self, want: usize) -> Result<Result<usize, Duration>, DbError> {
+        let Some(pace) = &self.work.pace else { return Ok(Ok(want)) };
+        let now = Instant::now();
+        self.turns.retain(|turn| !is_missed(*turn, now));
+        if self.turns.len() < want {
+            match pace.reserve(want - self.turns.len()).await? {
+                Ok(turns) => self.turns.extend(turns),
+                Err(wait) => {
+                    self.no_turn_before = now.checked_add(wait);
+                    if self.turns.is_empty() {
+                        return Ok(Err(wait));
+                    }
+                }
+            }
+        }
+        Ok(Ok(want.min(self.turns.len())))
     }
 
     /// 1 to `most` slots; `None`: none became free in time.
@@ -269,14 +296,15 @@ impl Intake {
                 leased => break leased?,
             }
         };
-        Ok(leased
+        let mut taken: Vec<(LeasedDelivery, bool)> = leased
             .into_iter()
             .map(|one| (one.lead.is_some(), one))
             .map(|(has_lead, one)| {
                 let delivery = LeasedDelivery {
                     lead: Arc::new(one.lead_object()),
                     id: one.id,
-                    callback_id: one.callback_id,
+                    callback_id: Some(one.callback_id),
+                    row_id: None,
                     destination: work.name.clone(),
                     rule: one.rule,
                     replay: one.replay,
@@ -291,6 +319,46 @@ impl Intake {
                 };
                 (delivery, has_lead)
             })
-            .collect())
+            .collect();
+        if taken.len() < ids.len() {
+            // What has ended or is leased, and what is of a row that was handed in.
+            taken.extend(self.lease_rows(ids, token, lease_deadline).await?);
+        }
+        Ok(taken)
+    }
+
+    /// As [`Intake::lease`], of deliveries of rows that were handed in.
+    async fn lease_rows(
+        &self,
+        ids: &[DeliveryId],
+        token: Uuid,
+        lease_deadline: Instant,
+    ) -> Result<Vec<(LeasedDelivery, bool)>, DbError> {
+        let work = &self.work;
+        let leased = rows::lease(&work.database, &work.name, ids, token, work.lane.lease).await?;
+        let read = |row: LeasedRow| {
+            let object: Option<Map<String, Value>> =
+                row.body.as_deref().and_then(|body| serde_json::from_slice(body).ok());
+            let has_object = object.is_some();
+            let delivery = LeasedDelivery {
+                lead: Arc::new(object.unwrap_or_default()),
+                id: row.id,
+                callback_id: None,
+                row_id: Some(row.row_id),
+                destination: work.name.clone(),
+                rule: None,
+                replay: row.replay,
+                attempts: row.attempts,
+                failures: row.failures,
+                lease_token: token,
+                lease_deadline,
+                captured: Value::Object(Map::new()),
+                source: "".into(),
+                received_at: row.created_at,
+                person: None,
+            };
+            (delivery, has_object)
+        };
+        Ok(leased.into_iter().map(read).collect())
     }
 }

@@ -94,6 +94,12 @@ impl Gate {
         is_new
     }
 
+    /// Holds the lane because of an answer that is not in the table yet. Answers whether that is new.
+    pub(super) fn refuse(&self) -> bool {
+        self.lock().refused_at = Some(Instant::now());
+        self.hold(true)
+    }
+
     /// Takes over what the table said at `asked_at`. What an answer has just said may not be in the table yet, so it
     /// stands for [`REFUSAL_STANDS`]. Answers whether anything changed.
     pub(super) fn follow(&self, held: bool, asked_at: Instant) -> bool {

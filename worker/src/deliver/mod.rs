@@ -10,9 +10,12 @@
 mod attempt;
 mod breaker;
 mod consume;
+mod counter;
 mod gate;
 mod pace;
+mod pools;
 mod recorder;
+mod submit;
 mod telemetry;
 mod verdict;
 mod watch;
@@ -24,7 +27,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::config::{Config, Destination};
+use common::config::{Config, Destination, DestinationKind};
 use common::crash::{self, Point};
 use common::db::Database;
 use common::queue::{Doorbell, Queue};
@@ -32,7 +35,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::counter::Counter;
 use self::pace::Pace;
+use self::pools::Pools;
 use self::recorder::Recorder;
 use crate::destinations::{PrepareError, Target};
 use crate::health::Health;
@@ -59,6 +64,8 @@ struct LaneWork {
     retries: Vec<Duration>,
     timeout: Duration,
     pace: Option<Pace>,
+    /// Counts rows before they go into a table of Clay.
+    counter: Option<Counter>,
     database: Database,
     doorbell: Doorbell,
     recorder: Recorder,
@@ -97,7 +104,12 @@ impl Deliverer {
             .iter()
             .filter_map(|(name, destination)| {
                 let (target, receiver) = (targets.remove(name)?, receivers.remove(name)?);
+                let counter = match &target {
+                    Target::Clay(clay) => Some(Counter::start(clay.pool().clone(), database.clone(), &recorders)),
+                    Target::Log | Target::Http(_) => None,
+                };
                 let work = LaneWork {
+                    counter,
                     lane: lanes.get(name)?,
                     pace: pace_of(destination, database),
                     name: name.clone(),
@@ -126,7 +138,12 @@ impl Deliverer {
     pub async fn run(self, queue: Arc<dyn Queue>, health: &Health, shutdown: CancellationToken) {
         let loops = TaskTracker::new();
         let mut tracked = Vec::new();
-        loops.spawn(watch::run(Arc::clone(&self.lanes), self.database, shutdown.clone()));
+        let tables = self.works.iter().filter_map(|(work, _)| match &work.target {
+            Target::Clay(clay) => Some(Arc::clone(clay)),
+            Target::Log | Target::Http(_) => None,
+        });
+        let pools = Pools::new(tables.collect(), self.database.clone());
+        loops.spawn(watch::run(Arc::clone(&self.lanes), pools, self.database, shutdown.clone()));
         for (work, receiver) in self.works {
             tracked.push(work.attempts.clone());
             let beat = health.watch(format!("deliver.{}", work.name));
@@ -158,8 +175,13 @@ impl Deliverer {
     }
 }
 
+/// The rate of a destination; Clay's is one of its workspace.
 fn pace_of(destination: &Destination, database: &Database) -> Option<Pace> {
-    destination.rate.map(|rate| Pace::new(format!("destination:{}", destination.name), rate, database.clone()))
+    let scope = match (&destination.kind, &destination.workspace) {
+        (DestinationKind::Clay(_), Some(workspace)) => format!("clay:{workspace}"),
+        _ => format!("destination:{}", destination.name),
+    };
+    destination.rate.map(|rate| Pace::new(scope, rate, database.clone()))
 }
 
 /// Starts what routing hands over with its slot.

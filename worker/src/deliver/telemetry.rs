@@ -3,18 +3,31 @@
 
 use std::time::Duration;
 
-use common::config::Config;
-use common::states::{Class, DeliveryState, Reason};
-use common::telemetry::metrics::{ATTEMPT_SECONDS, DEAD_LETTERS, DELIVERIES, END_TO_END_SECONDS, RETRIES};
+use common::config::{Config, DestinationKind};
+use common::db::clay_webhooks::Webhook;
+use common::states::{Class, DeliveryState, Reason, WebhookState};
+use common::telemetry::metrics::{
+    ATTEMPT_SECONDS, CLAY_FILL_RATIO, CLAY_NO_WEBHOOK_LEFT, CLAY_SUBMISSIONS, CLAY_WEBHOOKS, DEAD_LETTERS, DELIVERIES,
+    END_TO_END_SECONDS, RETRIES,
+};
 
 const OUTCOMES: [DeliveryState; 2] = [DeliveryState::Delivered, DeliveryState::Dead];
-const REASONS: [Reason; 4] = [Reason::AttemptsUsed, Reason::Terminal, Reason::Unsendable, Reason::Poison];
+const REASONS: [Reason; 5] =
+    [Reason::AttemptsUsed, Reason::Terminal, Reason::Unsendable, Reason::RowTooLarge, Reason::Poison];
 /// The classes that are followed by another attempt.
 const RETRIED: [Class; 4] = [Class::Transient, Class::Throttled, Class::Unauthorized, Class::Gone];
 
 /// Makes every series of delivering exist at 0.
 pub fn register_metrics(config: &Config) {
-    for name in config.destinations.keys() {
+    for (name, destination) in &config.destinations {
+        if let DestinationKind::Clay(clay) = &destination.kind {
+            for webhook in &clay.webhooks {
+                metrics::gauge!(CLAY_SUBMISSIONS, "webhook" => webhook.name.to_string()).set(0.0);
+                metrics::gauge!(CLAY_FILL_RATIO, "webhook" => webhook.name.to_string()).set(0.0);
+            }
+            show_states(name, &[]);
+            metrics::gauge!(CLAY_NO_WEBHOOK_LEFT, "destination" => name.clone()).set(0.0);
+        }
         for outcome in OUTCOMES {
             metrics::counter!(DELIVERIES, "destination" => name.clone(), "outcome" => outcome.as_str()).increment(0);
         }
@@ -27,6 +40,28 @@ pub fn register_metrics(config: &Config) {
         let _created = metrics::histogram!(ATTEMPT_SECONDS, "destination" => name.clone());
     }
     let _created = metrics::histogram!(END_TO_END_SECONDS);
+}
+
+/// Shows what the table says of the webhook URLs of one destination, and whether none of them takes a row.
+pub(super) fn show_pool(destination: &str, webhooks: &[&Webhook], is_dry: bool) {
+    for webhook in webhooks {
+        // Far below 2^52.
+        let used = webhook.used as f64;
+        let fill = webhook.cap.map_or(0.0, |cap| used / cap as f64);
+        metrics::gauge!(CLAY_SUBMISSIONS, "webhook" => webhook.webhook.clone()).set(used);
+        metrics::gauge!(CLAY_FILL_RATIO, "webhook" => webhook.webhook.clone()).set(fill);
+    }
+    show_states(destination, webhooks);
+    let dry = if is_dry { 1.0 } else { 0.0 };
+    metrics::gauge!(CLAY_NO_WEBHOOK_LEFT, "destination" => destination.to_owned()).set(dry);
+}
+
+fn show_states(destination: &str, webhooks: &[&Webhook]) {
+    for state in WebhookState::ALL {
+        let n = webhooks.iter().filter(|webhook| webhook.state == *state).count();
+        metrics::gauge!(CLAY_WEBHOOKS, "destination" => destination.to_owned(), "state" => state.as_str())
+            .set(f64::from(u32::try_from(n).unwrap_or(u32::MAX)));
+    }
 }
 
 /// Counts the time of an attempt.

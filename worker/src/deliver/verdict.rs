@@ -3,24 +3,25 @@
 use std::time::Duration;
 
 use common::db::attempts::Verdict;
-use common::retry::next_wait;
+use common::retry::{RETRY_AFTER_MAX, next_wait};
 use common::states::{Class, DestinationState, Reason};
 
 use crate::destinations::Outcome;
 
 /// The verdict on `outcome`, after `failures` that used up the schedule before it; `jitter` is uniform in `[0, 1)`.
 pub(super) fn judge(outcome: &Outcome, retries: &[Duration], failures: i32, jitter: f64) -> Verdict {
-    let at_once = |hold| Verdict::Again { wait: Duration::ZERO, failed: false, hold };
-    if outcome.unsendable {
-        return Verdict::Dead(Reason::Unsendable);
+    let asked = outcome.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+    let uncounted = |wait, hold| Verdict::Again { wait, failed: false, hold };
+    if let Some(reason) = outcome.unsendable {
+        return Verdict::Dead(reason);
     }
     match outcome.class {
         Class::Delivered => Verdict::Delivered,
         Class::Permanent => Verdict::Dead(Reason::Terminal),
         Class::Poison => Verdict::Dead(Reason::Poison),
-        Class::Unauthorized => at_once(Some(DestinationState::Paused)),
-        Class::Gone => at_once(Some(DestinationState::Disabled)),
-        Class::Transient | Class::Throttled if !outcome.counts => at_once(None),
+        Class::Unauthorized => uncounted(Duration::ZERO, Some(DestinationState::Paused)),
+        Class::Gone => uncounted(Duration::ZERO, Some(DestinationState::Disabled)),
+        Class::Transient | Class::Throttled if !outcome.counts => uncounted(asked, None),
         Class::Transient | Class::Throttled => {
             let failures = u32::try_from(failures).unwrap_or_default().saturating_add(1);
             match next_wait(retries, failures, outcome.retry_after, jitter) {
@@ -78,8 +79,12 @@ mod tests {
         let mut cut = outcome(Class::Transient);
         cut.counts = false;
         assert_eq!(judge(&cut, &RETRIES, 2, 0.0), again(0, false, None));
+        cut.retry_after = Some(Duration::from_secs(3));
+        assert_eq!(judge(&cut, &RETRIES, 2, 0.0), again(3, false, None));
         let mut unsendable = outcome(Class::Poison);
-        unsendable.unsendable = true;
-        assert_eq!(judge(&unsendable, &RETRIES, 0, 0.0), Verdict::Dead(Reason::Unsendable));
+        for reason in [Reason::Unsendable, Reason::RowTooLarge] {
+            unsendable.unsendable = Some(reason);
+            assert_eq!(judge(&unsendable, &RETRIES, 0, 0.0), Verdict::Dead(reason));
+        }
     }
 }

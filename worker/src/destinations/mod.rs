@@ -5,6 +5,7 @@
 //! the database, decides about retries, or knows of leases beyond "is there time for one more request".
 
 pub mod classify;
+pub(crate) mod clay;
 pub mod client;
 pub mod guard;
 mod request;
@@ -13,12 +14,14 @@ pub mod signing;
 pub mod slack;
 pub mod template;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::config::{Destination, DestinationKind, HttpDestination};
-use common::states::Class;
+use common::states::{Class, Reason};
 use serde_json::Value;
 
+use self::clay::ClayTarget;
 use self::client::{ClientProblem, HttpClient};
 use self::guard::Guard;
 use self::send::HttpTarget;
@@ -48,8 +51,8 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
     /// It uses up a place in the retry schedule if it failed.
     pub counts: bool,
-    /// The request could not be built from this lead.
-    pub unsendable: bool,
+    /// The request could not be built from this lead, or would be refused: why.
+    pub unsendable: Option<Reason>,
 }
 
 impl Outcome {
@@ -64,9 +67,16 @@ impl Outcome {
             captured: None,
             retry_after: None,
             counts: true,
-            unsendable: false,
+            unsendable: None,
         }
     }
+}
+
+/// What is left of the lease does not outlast another request.
+pub(crate) fn too_short() -> Outcome {
+    let mut outcome = Outcome::without_answer(Class::Transient, Some("the lease was too short to go on".to_owned()));
+    outcome.counts = false;
+    outcome
 }
 
 /// Why a destination of the configuration cannot be used. Names the setting, never its value.
@@ -106,11 +116,13 @@ pub enum PrepareError {
         #[source]
         source: SecretProblem,
     },
-    /// Its kind cannot be sent to.
-    #[error("destination {destination}: this version does not send rows into Clay yet")]
-    NotYet {
+    /// A webhook URL that is none.
+    #[error("destination {destination}: webhook URL number {number} is not valid")]
+    Webhook {
         /// The destination.
         destination: String,
+        /// Its place in the list, from 1.
+        number: usize,
     },
     /// TLS cannot be set up.
     #[error("destination {destination}")]
@@ -129,6 +141,8 @@ pub enum Target {
     Log,
     /// HTTP requests.
     Http(Box<HttpTarget>),
+    /// Rows into a table of Clay, each counted before it is sent (`crate::deliver`).
+    Clay(Arc<ClayTarget>),
 }
 
 impl Target {
@@ -148,12 +162,12 @@ impl Target {
         if matches!(destination.kind, DestinationKind::Log) {
             return Ok(Self::Log);
         }
-        if matches!(destination.kind, DestinationKind::Clay(_)) {
-            return Err(PrepareError::NotYet { destination: destination.name.clone() });
-        }
         let client =
             HttpClient::new(guard.clone(), destination.timeout, destination.connect_timeout, destination.concurrency)
                 .map_err(|source| PrepareError::Client { destination: destination.name.clone(), source })?;
+        if let DestinationKind::Clay(clay) = &destination.kind {
+            return ClayTarget::prepare(destination, clay, guard, client).map(|target| Self::Clay(Arc::new(target)));
+        }
         HttpTarget::prepare(destination, guard, client).map(|target| Self::Http(Box::new(target)))
     }
 
@@ -165,6 +179,7 @@ impl Target {
         match self {
             Self::Log => Outcome::without_answer(Class::Delivered, None),
             Self::Http(target) => target.send(delivery, has_time).await,
+            Self::Clay(_) => Outcome::without_answer(Class::Poison, Some("a row was to be sent uncounted".to_owned())),
         }
     }
 }

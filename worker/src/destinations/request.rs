@@ -19,7 +19,7 @@ use super::template::{Escape, JsonTemplate, RenderProblem, TemplateProblem, Temp
 use super::{PrepareError, slack};
 use crate::lanes::LeasedDelivery;
 
-const AGENT: &str = concat!("claygate/", env!("CARGO_PKG_VERSION"));
+pub(super) const AGENT: &str = concat!("claygate/", env!("CARGO_PKG_VERSION"));
 /// Most bytes of a request's body.
 const BODY_MAX: usize = 8 * 1024 * 1024;
 
@@ -254,9 +254,10 @@ impl Builder<'_> {
 }
 
 /// What templates and the default body see as `claygate`.
-fn claygate_object(delivery: &LeasedDelivery) -> Value {
+pub(super) fn claygate_object(delivery: &LeasedDelivery) -> Value {
     let fields: BTreeMap<&str, Value> = BTreeMap::from([
         ("callback_id", json!(delivery.callback_id)),
+        ("row_id", json!(delivery.row_id)),
         ("delivery_id", json!(delivery.id)),
         ("destination", json!(delivery.destination)),
         ("rule", json!(delivery.rule)),

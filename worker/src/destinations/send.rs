@@ -4,7 +4,7 @@
 //! where the last attempt ended and sends no finished step again.
 
 use common::config::{Destination, DestinationKind, StatusSet};
-use common::states::Class;
+use common::states::{Class, Reason};
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use super::guard::Guard;
 use super::request::{BuildError, Builder, PreparedStep, auth_header};
 use super::signing::Signer;
 use super::template::Templates;
-use super::{Outcome, PrepareError, RESPONSE_KEPT_BYTES};
+use super::{Outcome, PrepareError, RESPONSE_KEPT_BYTES, too_short};
 use crate::lanes::LeasedDelivery;
 
 /// Largest captured value, as JSON.
@@ -97,8 +97,7 @@ impl HttpTarget {
         let mut last = Outcome::without_answer(Class::Delivered, None);
         while progress.done < self.steps.len() {
             if !has_time() {
-                last = Outcome::without_answer(Class::Transient, Some("the lease was too short to go on".to_owned()));
-                last.counts = false;
+                last = too_short();
                 last.step = progress.done;
                 break;
             }
@@ -190,7 +189,7 @@ fn capture(step: &PreparedStep, reply: &Reply) -> Result<Vec<(String, Value)>, C
         .collect()
 }
 
-fn explain(class: Class, status: u16) -> Option<String> {
+pub(super) fn explain(class: Class, status: u16) -> Option<String> {
     match (class, status) {
         (Class::Delivered, _) => None,
         (_, 300..=399) => {
@@ -200,7 +199,7 @@ fn explain(class: Class, status: u16) -> Option<String> {
     }
 }
 
-fn failed(error: &SendError) -> Outcome {
+pub(super) fn failed(error: &SendError) -> Outcome {
     let class = match error {
         SendError::Refused(_) => Class::Permanent,
         SendError::Name
@@ -212,10 +211,10 @@ fn failed(error: &SendError) -> Outcome {
     Outcome::without_answer(class, Some(error.to_string()))
 }
 
-fn unbuilt(error: &BuildError) -> Outcome {
+pub(super) fn unbuilt(error: &BuildError) -> Outcome {
     let refused = matches!(error, BuildError::Refused(_));
     let class = if refused { Class::Permanent } else { Class::Poison };
     let mut outcome = Outcome::without_answer(class, Some(error.to_string()));
-    outcome.unsendable = !refused;
+    outcome.unsendable = (!refused).then_some(Reason::Unsendable);
     outcome
 }

@@ -159,7 +159,8 @@ impl Router {
                     report.started += 1;
                     reserved.slot.start(LeasedDelivery {
                         id: delivery.id,
-                        callback_id: callback.id,
+                        callback_id: Some(callback.id),
+                        row_id: None,
                         destination: delivery.destination,
                         rule: delivery.rule,
                         replay: made.replay,

@@ -236,24 +236,36 @@ async fn a_rate_holds_and_waiting_costs_no_attempt() {
 async fn reservations_never_exceed_the_rate_over_all_reservers() {
     let test = TestDatabase::create().await;
     let rate = common::config::Rate { per_second: 10.0, burst: 4 };
+    let ahead = Duration::from_millis(500);
     let begun = std::time::Instant::now();
-    let mut granted = 0;
-    for want in [3, 3, 3, 100] {
-        granted += reserve(&test.database(), "scope", rate, want).await.unwrap().granted;
+    let mut turns = Vec::new();
+    let mut reserve_some = async |want| {
+        let now = begun.elapsed();
+        let reserved = reserve(&test.database(), "scope", rate, want, ahead).await.unwrap();
+        assert!(
+            reserved.turns.len() <= want as usize && reserved.turns.iter().all(|turn| *turn <= ahead),
+            "{reserved:?}"
+        );
+        turns.extend(reserved.turns.iter().map(|turn| now + *turn));
+        reserved
+    };
+    for want in [3, 3, 100] {
+        assert!(!reserve_some(want).await.turns.is_empty());
     }
-    let asked = (0..8).map(|_| {
-        let database = test.database();
-        tokio::spawn(async move { reserve(&database, "scope", rate, 2).await.unwrap() })
-    });
-    let mut waits = Vec::new();
-    for task in asked.collect::<Vec<_>>() {
-        let reserved = task.await.unwrap();
-        granted += reserved.granted;
-        waits.push(reserved.wait);
-    }
-    let most = 4.0 + begun.elapsed().as_secs_f64() * 10.0;
-    assert!(granted >= 4 && f64::from(granted) <= most + 1e-3, "{granted} of {most}");
+    let waits = [reserve_some(1).await.wait, reserve_some(7).await.wait];
     assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(101)), "{waits:?}");
+    // 4 at once, and the 5 of the half second ahead.
+    assert!(turns.len() >= 9, "{turns:?}");
+    let others = (0..8).map(|_| {
+        let database = test.database();
+        tokio::spawn(async move { reserve(&database, "scope", rate, 2, ahead).await.unwrap() })
+    });
+    let mut granted = turns.len();
+    for task in others.collect::<Vec<_>>() {
+        granted += task.await.unwrap().turns.len();
+    }
+    let most = 4.0 + (begun.elapsed() + ahead).as_secs_f64() * 10.0;
+    assert!(granted as f64 <= most + 1e-3, "{granted} of {most}");
 }
 
 #[tokio::test]
@@ -302,7 +314,8 @@ async fn the_fast_lane_sends_what_was_created_leased() {
     .unwrap();
     let leased = |lease_deadline| LeasedDelivery {
         id,
-        callback_id: CallbackId(callback_id),
+        callback_id: Some(CallbackId(callback_id)),
+        row_id: None,
         destination: "crm".to_owned(),
         rule: Some("hot".to_owned()),
         replay: 0,

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod application;
+mod clay;
+mod clay_rates;
 mod dead_letters;
 mod deliver_lanes;
 mod deliver_outcomes;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::config::{Body, BreakerConfig, Destination, DestinationKind, HttpDestination, StatusSet, Step};
 use common::ids::{CallbackId, DeliveryId};
-use common::states::Class;
+use common::states::{Class, Reason};
 use serde_json::{Value, json};
 use testkit::receiver::{Answer, Receiver};
 use time::OffsetDateTime;
@@ -56,7 +56,8 @@ fn delivery() -> LeasedDelivery {
     let lead = json!({"email": "ada@example.com", "icp_score": 92});
     LeasedDelivery {
         id: DeliveryId::new(),
-        callback_id: CallbackId::new(),
+        callback_id: Some(CallbackId::new()),
+        row_id: None,
         destination: "outreach".to_owned(),
         rule: Some("hot".to_owned()),
         replay: 0,
@@ -267,8 +268,8 @@ async fn a_lead_that_makes_no_request_is_unsendable() {
     let mut bad = step(&receiver.url("/"));
     bad.headers.insert("x-name".to_owned(), "{{ 'a\\nb' }}".to_owned().into());
     let outcome = send(&destination(vec![bad]), &delivery()).await;
-    assert_eq!((outcome.class, outcome.unsendable), (Class::Poison, true));
+    assert_eq!((outcome.class, outcome.unsendable), (Class::Poison, Some(Reason::Unsendable)));
     let outcome = send(&destination(vec![step("{{ lead.nothing }}")]), &delivery()).await;
-    assert_eq!((outcome.class, outcome.unsendable), (Class::Poison, true));
+    assert_eq!((outcome.class, outcome.unsendable), (Class::Poison, Some(Reason::Unsendable)));
     assert_eq!(receiver.requests().len(), 0);
 }

@@ -1,0 +1,276 @@
+//! Rows into a table of Clay: one object per request, to one of the table's webhook URLs, and what its answers mean.
+//!
+//! Which URL a row goes to, and that it is counted before, is not known here (`crate::deliver`). An answer may speak of the
+//! row (400, 413), of the workspace (429), or of the URL (401, 403, 404, 410): then the same row may go to another one.
+//! A URL never appears in an error.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::config::{Body, ClayDestination, Destination, StatusSet};
+use common::db::attempts::Taken;
+use common::db::clay_webhooks::Pool;
+use common::states::{Class, Reason, WebhookState};
+use minijinja::Value as TemplateValue;
+use minijinja::value::Serde;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::{Method, Request};
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::classify::{Answer, Dialect, classify};
+use super::client::{HttpClient, Reply, SendError};
+use super::guard::Guard;
+use super::request::{AGENT, BuildError, claygate_object};
+use super::send::{explain, failed, unbuilt};
+use super::signing::request_id;
+use super::template::{JsonTemplate, Templates};
+use super::{Outcome, PrepareError, RESPONSE_KEPT_BYTES};
+use crate::lanes::LeasedDelivery;
+
+/// Most bytes of one row (Clay's documentation of webhooks: 100 KB).
+pub(crate) const ROW_BYTES_MAX: usize = 100_000;
+/// The field by which a row is known again when it comes back.
+const ID_FIELD: &str = "claygate_id";
+const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-clay-webhook-auth");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// How long a 429 that names no time is waited for, and the least.
+const THROTTLED_FOR: Duration = Duration::from_secs(1);
+/// What Clay's 403 says when a URL has taken all that it ever takes.
+const FULL: &str = "record limit reached";
+
+/// A table of Clay, ready to be sent to.
+pub struct ClayTarget {
+    pool: Pool,
+    webhooks: BTreeMap<String, Prepared>,
+    body: Option<JsonTemplate>,
+    templates: Templates,
+    guard: Guard,
+    client: HttpClient,
+}
+
+struct Prepared {
+    url: Url,
+    token: Option<HeaderValue>,
+}
+
+/// A row as it is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Row(Vec<u8>);
+
+/// How one request went.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// As of any destination.
+    pub(crate) outcome: Outcome,
+    /// Whether Clay took the row.
+    pub(crate) taken: Taken,
+    /// What becomes of the URL, where the answer speaks of it and not of the row.
+    pub(crate) webhook: Option<WebhookState>,
+}
+
+impl ClayTarget {
+    pub(super) fn prepare(
+        destination: &Destination,
+        clay: &ClayDestination,
+        guard: Guard,
+        client: HttpClient,
+    ) -> Result<Self, PrepareError> {
+        let name = &destination.name;
+        let mut templates = Templates::new();
+        let body = match &clay.body {
+            Body::Json(body) => Some(templates.json(body).map_err(|source| PrepareError::Template {
+                destination: name.clone(),
+                what: "body".to_owned(),
+                source,
+            })?),
+            Body::Lead | Body::Text { .. } | Body::Empty => None,
+        };
+        let prepare = |(at, webhook): (usize, &common::config::ClayWebhook)| {
+            let wrong = || PrepareError::Webhook { destination: name.clone(), number: at + 1 };
+            let url = Url::parse(webhook.url.expose_secret()).map_err(|_| wrong())?;
+            let token = webhook.token.as_ref().map(|token| {
+                let mut value = HeaderValue::from_bytes(token.expose_secret().as_bytes()).map_err(|_| wrong())?;
+                value.set_sensitive(true);
+                Ok::<_, PrepareError>(value)
+            });
+            Ok((webhook.name.to_string(), Prepared { url, token: token.transpose()? }))
+        };
+        let pool = Pool {
+            destination: name.clone(),
+            workspace: destination.workspace.clone().unwrap_or_default(),
+            webhooks: clay.webhooks.iter().map(|webhook| webhook.name.to_string()).collect(),
+            cap: clay.cap,
+            rollover: clay.rollover,
+        };
+        let webhooks = clay.webhooks.iter().enumerate().map(prepare).collect::<Result<_, PrepareError>>()?;
+        Ok(Self { pool, webhooks, body, templates, guard, client })
+    }
+
+    /// The URLs, by name.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The row of a delivery; `Err`: how its attempt ends, unsent.
+    pub(crate) fn build(&self, delivery: &LeasedDelivery) -> Result<Row, Outcome> {
+        let mut object = match &self.body {
+            None => delivery.lead.as_ref().clone(),
+            Some(template) => match self.templates.render_json(template, &context(delivery)) {
+                Ok(Some(Value::Object(object))) => object,
+                // A template of an object is one.
+                Ok(_) => Map::new(),
+                Err(problem) => return Err(unbuilt(&BuildError::Body(problem))),
+            },
+        };
+        object.insert(ID_FIELD.to_owned(), json!(delivery.row()));
+        let row = Value::Object(object).to_string().into_bytes();
+        if row.len() > ROW_BYTES_MAX {
+            let what = format!("the row has {} bytes; Clay takes {ROW_BYTES_MAX}", row.len());
+            let mut outcome = Outcome::without_answer(Class::Poison, Some(what));
+            outcome.unsendable = Some(Reason::RowTooLarge);
+            return Err(outcome);
+        }
+        Ok(Row(row))
+    }
+
+    /// Sends `row` to the URL of that name.
+    ///
+    /// # Cancel safety
+    /// Cancelling closes the connection; Clay may have taken the row.
+    pub(crate) async fn post(&self, delivery: &LeasedDelivery, webhook: &str, row: &Row) -> Answered {
+        let request = match self.request(delivery, webhook, row) {
+            Ok(request) => request,
+            Err(error) => return Answered::unasked(unbuilt(&error)),
+        };
+        match self.client.send(request).await {
+            Ok(reply) => judge(reply),
+            Err(error) => {
+                // Only these are sure to come before the request.
+                let unasked = matches!(
+                    error,
+                    SendError::Refused(_) | SendError::Name | SendError::ConnectTimeout(_) | SendError::Connect(_)
+                );
+                let taken = if unasked { Taken::No } else { Taken::Unknown };
+                Answered { outcome: failed(&error), taken, webhook: None }
+            }
+        }
+    }
+
+    fn request(&self, delivery: &LeasedDelivery, webhook: &str, row: &Row) -> Result<Request, BuildError> {
+        let webhook = self.webhooks.get(webhook).ok_or(BuildError::Url)?;
+        self.guard.check_url(&webhook.url)?;
+        let mut request = Request::new(Method::POST, webhook.url.clone());
+        fill_headers(request.headers_mut(), delivery, webhook);
+        *request.body_mut() = Some(row.0.clone().into());
+        Ok(request)
+    }
+}
+
+fn fill_headers(headers: &mut HeaderMap, delivery: &LeasedDelivery, webhook: &Prepared) {
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Clay does not heed it; whoever looks at a request finds its delivery by it.
+    if let Ok(id) = HeaderValue::from_str(&request_id(delivery.id, 0)) {
+        headers.insert(IDEMPOTENCY_KEY, id);
+    }
+    if let Some(token) = &webhook.token {
+        headers.insert(TOKEN_HEADER, token.clone());
+    }
+}
+
+fn context(delivery: &LeasedDelivery) -> TemplateValue {
+    TemplateValue::from(Serde(json!({
+        "lead": delivery.lead.as_ref(),
+        "claygate": claygate_object(delivery),
+    })))
+}
+
+impl Answered {
+    fn unasked(outcome: Outcome) -> Self {
+        Self { outcome, taken: Taken::No, webhook: None }
+    }
+}
+
+/// What an answer of Clay means. Only a 2xx makes a row; a server that failed, or gave up waiting, may have made one.
+fn judge(reply: Reply) -> Answered {
+    let webhook = match reply.status {
+        401 => Some(WebhookState::Paused),
+        403 if says_full(&reply.body) => Some(WebhookState::Full),
+        403 => Some(WebhookState::Paused),
+        404 | 410 => Some(WebhookState::Dead),
+        _ => None,
+    };
+    let taken = match reply.status {
+        200..=299 => Taken::Yes,
+        429 | 300..=407 | 409..=499 => Taken::No,
+        _ => Taken::Unknown,
+    };
+    let answer = Answer { status: reply.status, body: &reply.body, has_retry_after: reply.retry_after.is_some() };
+    let none = StatusSet::default();
+    let class = classify(answer, Dialect::Status, &none, &none);
+    let mut outcome = Outcome::without_answer(class, explain(class, reply.status));
+    outcome.status = Some(reply.status);
+    outcome.retry_after = reply.retry_after;
+    if reply.status == 429 {
+        // The workspace is at its limit, which says nothing of this row.
+        outcome.counts = false;
+        outcome.retry_after = Some(reply.retry_after.unwrap_or_default().max(THROTTLED_FOR));
+    }
+    outcome.response = reply.body;
+    outcome.response.truncate(RESPONSE_KEPT_BYTES);
+    Answered { outcome, taken, webhook }
+}
+
+fn says_full(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).to_ascii_lowercase().contains(FULL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::BodyEnd;
+    use super::*;
+
+    fn answered(status: u16, body: &str, retry_after: Option<u64>) -> Answered {
+        judge(Reply {
+            status,
+            body: body.as_bytes().to_vec(),
+            end: BodyEnd::Complete,
+            retry_after: retry_after.map(Duration::from_secs),
+        })
+    }
+
+    #[test]
+    fn every_answer_speaks_of_the_row_the_workspace_or_the_url() {
+        use WebhookState::{Dead, Full, Paused};
+        let table = [
+            (200, Class::Delivered, Taken::Yes, None),
+            (202, Class::Delivered, Taken::Yes, None),
+            (400, Class::Permanent, Taken::No, None),
+            (401, Class::Unauthorized, Taken::No, Some(Paused)),
+            (403, Class::Unauthorized, Taken::No, Some(Paused)),
+            (404, Class::Permanent, Taken::No, Some(Dead)),
+            (408, Class::Transient, Taken::Unknown, None),
+            (410, Class::Gone, Taken::No, Some(Dead)),
+            (413, Class::Permanent, Taken::No, None),
+            (429, Class::Throttled, Taken::No, None),
+            (500, Class::Transient, Taken::Unknown, None),
+            (504, Class::Transient, Taken::Unknown, None),
+        ];
+        for (status, class, taken, webhook) in table {
+            let answered = answered(status, "", None);
+            assert_eq!((answered.outcome.class, answered.taken, answered.webhook), (class, taken, webhook), "{status}");
+        }
+        assert_eq!(answered(403, "{\"message\":\"Record limit reached for webhook\"}", None).webhook, Some(Full));
+    }
+
+    #[test]
+    fn a_limit_uses_no_attempt_and_is_waited_for() {
+        for (asked, expected) in [(None, 1), (Some(0), 1), (Some(1), 1), (Some(7), 7)] {
+            let outcome = answered(429, "", asked).outcome;
+            assert!(!outcome.counts);
+            assert_eq!(outcome.retry_after, Some(Duration::from_secs(expected)));
+        }
+    }
+}
