@@ -5,8 +5,8 @@
 //! [`score`] and a [`person`], is routed by [`rules`], and is sent and [`retry`]ed until it reaches one of its
 //! end [`states`].
 //!
-//! Pure modules (`signature`, `canonical`, `idempotency`, `lead`, `score`, `person`, `rules`, `retry`, `states`) have no
-//! I/O, clock or randomness: what they need of these is an argument ([`rules::RuleThreads`] alone runs threads, with a
+//! Pure modules (`signature`, `canonical`, `idempotency`, `lead`, `score`, `person`, `rules`, `retry`, `quota`, `states`)
+//! have no I/O, clock or randomness: what they need of these is an argument ([`rules::RuleThreads`] alone runs threads, with a
 //! deadline). sqlx and refinery appear in [`db`] and
 //! [`queue`] alone.
 
@@ -20,6 +20,7 @@ pub mod lead;
 pub mod person;
 pub mod process;
 pub mod queue;
+pub mod quota;
 pub mod retry;
 pub mod rules;
 pub mod score;

@@ -12,6 +12,7 @@ mod ingest;
 mod init;
 mod migrate;
 mod plan;
+mod quota;
 mod since;
 mod up;
 mod worker;
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Events(events::Events),
     Health(health::Health),
     Migrate(migrate::Migrate),
+    Quota(quota::Quota),
 }
 
 impl Command {
@@ -57,6 +59,7 @@ impl Command {
             Self::Doctor(command) => Box::pin(command.run(globals)).await,
             Self::Health(command) => Box::pin(command.run(globals)).await,
             Self::Migrate(command) => Box::pin(command.run(globals)).await,
+            Self::Quota(command) => Box::pin(command.run(globals)).await,
         }
     }
 }

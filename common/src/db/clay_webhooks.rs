@@ -17,6 +17,10 @@ use super::{Database, DbError};
 use crate::ids::{CallbackId, RowId};
 use crate::states::WebhookState;
 
+/// Workers say what they have every half minute ([`register`]). What was last seen so much earlier than another URL of its
+/// destination is not in the configuration any more.
+const SEEN_TOGETHER: Duration = Duration::from_secs(45);
+
 /// The URLs of one destination as its configuration has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -57,6 +61,8 @@ pub struct Webhook {
     pub first_used_at: Option<OffsetDateTime>,
     /// When a worker last had it in its configuration.
     pub seen_at: Option<OffsetDateTime>,
+    /// Whether the configuration that a worker last had for its destination names it.
+    pub is_configured: bool,
 }
 
 impl Webhook {
@@ -99,9 +105,12 @@ async fn register_on(connection: &mut PgConnection, pool: &Pool) -> Result<(), D
 /// [`DbError`].
 pub async fn list(database: &Database) -> Result<Vec<Webhook>, DbError> {
     let rows = sqlx::query(
-        "SELECT webhook, destination, workspace, place, used, cap, state, reason, since, first_used_at, seen_at
+        "SELECT webhook, destination, workspace, place, used, cap, state, reason, since, first_used_at, seen_at,
+             COALESCE(seen_at >= max(seen_at) OVER (PARTITION BY destination) - make_interval(secs => $1), false)
+                 AS is_configured
          FROM claygate.clay_webhooks ORDER BY destination, place, webhook",
     )
+    .bind(SEEN_TOGETHER.as_secs_f64())
     .fetch_all(database.pool())
     .await?;
     rows.iter().map(|row| read(row).map_err(DbError::from)).collect()
@@ -122,6 +131,7 @@ fn read(row: &PgRow) -> Result<Webhook, sqlx::Error> {
         since: row.try_get("since")?,
         first_used_at: row.try_get("first_used_at")?,
         seen_at: row.try_get("seen_at")?,
+        is_configured: row.try_get("is_configured")?,
     })
 }
 

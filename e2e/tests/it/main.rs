@@ -7,6 +7,7 @@ mod broker_backlog;
 mod broker_outages;
 mod broker_poison;
 mod broker_queues;
+mod clay;
 mod compose;
 mod crash;
 mod crash_points;
