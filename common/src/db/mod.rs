@@ -4,6 +4,7 @@
 //! use (sqlx for the services, tokio-postgres for refinery).
 
 pub mod attempts;
+pub mod books;
 pub mod callback_aliases;
 pub mod clay_usage;
 pub mod clay_webhooks;

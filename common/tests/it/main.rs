@@ -1,6 +1,8 @@
 //! Tests of `common` against a real Postgres.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod books;
+mod books_plans;
 mod delivery_plans;
 mod intake_plans;
 mod migrations;
