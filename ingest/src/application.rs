@@ -28,7 +28,7 @@ use crate::http::receive::{Gate, receive};
 use crate::readiness::IntakeProbe;
 use crate::sources::{ChangedPolicy, Sources};
 use crate::spool::drain::Drain;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Spool, SpoolError, word};
 use crate::{commit, telemetry};
 
 /// How long an idle connection is kept open.
@@ -70,6 +70,7 @@ pub enum RunError {
 /// The intake, listening but not yet answering.
 pub struct Application {
     shared: Arc<Shared>,
+    database: Database,
     server: Server,
     port: u16,
     writers: i16,
@@ -107,7 +108,7 @@ impl Application {
         let (server, port) = listen(config, &shared)?;
         // The configuration allows far fewer.
         let writers = i16::try_from(config.ingest.writers).unwrap_or(i16::MAX);
-        Ok(Self { shared, server, port, writers, shutdown })
+        Ok(Self { shared, database, server, port, writers, shutdown })
     }
 
     /// The public port.
@@ -125,7 +126,7 @@ impl Application {
     /// # Errors
     /// [`RunError`] when a part of it ended on its own. What was answered with 2xx is durable in any case.
     pub async fn run_until_stopped(self) -> Result<(), RunError> {
-        let Self { shared, server, writers, shutdown, .. } = self;
+        let Self { shared, database, server, writers, shutdown, .. } = self;
         let handle = server.handle();
         let mut parts = JoinSet::new();
         for number in 0..writers {
@@ -134,6 +135,7 @@ impl Application {
         parts.spawn(Drain::new(Arc::clone(&shared), books(&shared, writers)).run(shutdown.clone()));
         parts.spawn(watch(Arc::clone(&shared), shutdown.clone()));
         parts.spawn(keep_partitions(Arc::clone(&shared), shutdown.clone()));
+        parts.spawn(keep_speaking(Arc::clone(&shared), database.clone(), shutdown.clone()));
 
         let mut server = std::pin::pin!(server);
         let mut served = None;
@@ -154,6 +156,7 @@ impl Application {
             broken = broken.or(ended.err());
         }
         report(&shared);
+        word::say_last(&shared, &database).await;
         if let Some(error) = broken {
             return Err(RunError::Part(error));
         }
@@ -181,6 +184,10 @@ async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
 
 async fn keep_partitions(shared: Arc<Shared>, shutdown: CancellationToken) {
     commit::partitions::keep(&shared, &shutdown).await;
+}
+
+async fn keep_speaking(shared: Arc<Shared>, database: Database, shutdown: CancellationToken) {
+    word::keep_saying(&shared, &database, &shutdown).await;
 }
 
 fn report(shared: &Shared) {

@@ -11,6 +11,7 @@ mod appender;
 pub(crate) mod drain;
 mod record;
 mod segment;
+pub(crate) mod word;
 
 use std::collections::VecDeque;
 use std::fs::File;
