@@ -15,6 +15,7 @@ mod plan;
 mod quota;
 mod since;
 mod up;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Health(health::Health),
     Migrate(migrate::Migrate),
     Quota(quota::Quota),
+    Verify(verify::Verify),
 }
 
 impl Command {
@@ -60,6 +62,7 @@ impl Command {
             Self::Health(command) => Box::pin(command.run(globals)).await,
             Self::Migrate(command) => Box::pin(command.run(globals)).await,
             Self::Quota(command) => Box::pin(command.run(globals)).await,
+            Self::Verify(command) => Box::pin(command.run(globals)).await,
         }
     }
 }

@@ -26,7 +26,8 @@ impl FromStr for Since {
     }
 }
 
-fn parse_ago(text: &str) -> Option<Duration> {
+/// So much time: a number and its unit.
+pub(crate) fn parse_ago(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = number.parse().ok()?;
     let seconds = match unit {
