@@ -24,3 +24,4 @@ mod separate;
 mod service;
 mod services;
 mod site;
+mod verify;

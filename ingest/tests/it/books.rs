@@ -2,8 +2,11 @@
 //! routed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use common::db::books::{self, Scope};
 use sqlx::Row;
+use time::OffsetDateTime;
 
 use crate::gateway::Site;
 
@@ -37,4 +40,7 @@ pub(crate) async fn assert_balanced(site: &Site) {
     assert_eq!(queued, received, "each is queued once");
     let seen: i64 = site.value("SELECT COALESCE(sum(seen), 0)::bigint FROM claygate.quarantine").await;
     assert_eq!(of("conflict") + of("quarantined"), seen, "what went to quarantine");
+    let scope = Scope { since: OffsetDateTime::UNIX_EPOCH, limit: Duration::from_secs(60), named_max: 10 };
+    let report = books::verify(&site.database.settings(), scope, |_, _| {}).await.unwrap();
+    assert_eq!(report.differences, [], "{:?}", report.totals);
 }

@@ -1,7 +1,7 @@
 //! Postgres goes away and comes back.
 
 use sqlx::{Executor, Row};
-use testkit::wait::wait_until;
+use testkit::wait::{wait_for, wait_until};
 
 use crate::books::assert_counts;
 use crate::gateway::{Answer, CLAY, Gateway, LIMIT, Site};
@@ -220,4 +220,33 @@ async fn a_standby_is_no_database_to_commit_to() {
     gateway.wait_until_drained().await;
     assert_eq!(site.count("callbacks").await, 1);
     gateway.stop(&site).await;
+}
+
+#[tokio::test]
+async fn the_last_word_of_an_intake_says_what_its_spool_holds() {
+    let (site, gateway) = Site::with(CLAY).await;
+    let word = "SELECT concat_ws(' ', count(*), sum(entries), bool_or(stopped)) FROM claygate.spools";
+    let heard = async |expected: &str| {
+        wait_for("the intake's word", LIMIT, async || {
+            let word: String = site.value(word).await;
+            if word == expected { Ok(()) } else { Err(word) }
+        })
+        .await;
+    };
+    heard("1 0 f").await;
+    gateway.halt().await;
+    heard("1 0 t").await;
+
+    // The same spool is the same one after a restart, also when there is something in it.
+    let gateway = site.start(CLAY).await;
+    heard("1 0 f").await;
+    site.take_postgres_away().await;
+    assert_eq!(gateway.post(r#"{"n":1}"#).await.status_word(), "spooled");
+    gateway.halt().await;
+    site.bring_postgres_back().await;
+    heard("1 0 f").await;
+    let gateway = site.start(CLAY).await;
+    gateway.wait_until_drained().await;
+    gateway.stop(&site).await;
+    heard("1 0 t").await;
 }
