@@ -61,6 +61,11 @@ impl Person {
         }
     }
 
+    /// What stands in a person's place where chosen columns make two rows the same: the columns' names and values.
+    pub(crate) fn by_columns(names: &[String], values: &[String]) -> Self {
+        Self::hash("columns", &names.iter().chain(values).map(String::as_str).collect::<Vec<_>>())
+    }
+
     fn hash(kind: &str, values: &[&str]) -> Self {
         let mut hasher = Sha256::new();
         for part in std::iter::once(&kind).chain(values) {
@@ -77,7 +82,7 @@ fn fold(text: &str) -> String {
 }
 
 /// The domain in `acme.example`, `https://www.acme.example/about` and the like.
-fn domain(text: &str) -> Option<String> {
+pub(crate) fn domain(text: &str) -> Option<String> {
     let (host, _) = split_url(text);
     let labels = host.split('.').count();
     (labels >= 2 && host.split('.').all(|label| !label.is_empty()) && !host.contains(char::is_whitespace))

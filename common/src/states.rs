@@ -132,6 +132,12 @@ words! {
         Unsendable = "unsendable",
         /// The row is larger than Clay takes.
         RowTooLarge = "row_too_large",
+        /// A field that the destination's filter requires has no value.
+        MissingField = "missing_field",
+        /// Its mailbox is one that anybody can have, and the destination's filter holds those back.
+        PersonalEmail = "personal_email",
+        /// Its mailbox is a throw-away one, and the destination's filter holds those back.
+        DisposableEmail = "disposable_email",
         /// A row of the same columns was sent there before, within the time that the destination's filter says.
         DuplicateRow = "duplicate_row",
         /// The destination is not in the configuration any more.

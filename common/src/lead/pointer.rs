@@ -4,12 +4,18 @@ use serde_json::{Map, Value};
 
 /// The value that `pointer` names. The empty pointer, which means the whole document, names nothing here.
 pub(crate) fn lookup<'a>(object: &'a Map<String, Value>, pointer: &str) -> Option<&'a Value> {
+    let (first, below) = split_first(pointer)?;
+    object.get(&first)?.pointer(below)
+}
+
+/// The key of the object's own member, and the pointer into that member.
+pub(crate) fn split_first(pointer: &str) -> Option<(String, &str)> {
     let rest = pointer.strip_prefix('/')?;
     let (first, below) = match rest.find('/') {
         Some(slash) => rest.split_at(slash),
         None => (rest, ""),
     };
-    object.get(&unescape(first))?.pointer(below)
+    Some((unescape(first), below))
 }
 
 /// The key of a pointer that names a member of the object itself.
