@@ -7,11 +7,15 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::destinations::{DestinationKind, read_requests};
+use super::filter::{read_filter, read_row_key};
 use super::http::{check_url, warn_of_private};
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
 use super::tree::Value;
 use super::{Body, Destination, Rate};
+use crate::filter::Filter;
+use crate::rows::ADDED_BYTES;
+use crate::states::Reason;
 
 /// What Clay allows a workspace (its documentation of webhooks).
 const ALLOWED: Rate = Rate { per_second: 10.0, burst: 20 };
@@ -35,6 +39,10 @@ pub struct ClayDestination {
     pub cap: Option<u64>,
     /// Submissions after which the next URL takes over; never above `cap`.
     pub rollover: Option<u64>,
+    /// JSON pointers that give a handed-in row its key; empty: its content does.
+    pub row_key: Vec<String>,
+    /// What is held back.
+    pub filter: Filter,
     /// What is sent: the fields of the lead or row ([`Body::Lead`]), or an object of templates. `claygate_id` is added.
     pub body: Body,
 }
@@ -96,13 +104,49 @@ pub(super) static WEBHOOK: Section = Section {
 pub(super) fn read_clay(reader: &Reader<'_>, destination: &mut Destination) {
     read_requests(reader, destination, Some(ALLOWED));
     destination.rate = destination.rate.map(plan);
-    destination.workspace = Some(read_workspace(reader));
+    // Whoever takes rows in needs these too, and to read over a missing variable would let through what is to be held back.
+    let everywhere = reader.clone().with_strict(true);
+    destination.workspace = Some(read_workspace(&everywhere));
     destination.allow_loop = reader.truth("allow_loop");
     let webhooks = read_webhooks(reader, destination.allow_private);
     let cap = reader.limit("cap");
     let rollover = read_rollover(reader, cap);
+    let filter = read_filter(&everywhere.table("filter"));
+    if !filter.unique_by.is_empty() {
+        if destination.once_per.is_some() {
+            reader
+                .wrong("once_per", "is given beside filter.unique_by, which says what is sent once: keep one of them");
+        }
+        destination.once_per = Some(filter.within);
+    }
+    let (row_key, body) = (read_row_key(&everywhere), read_body(reader));
     destination.kind =
-        DestinationKind::Clay(Box::new(ClayDestination { webhooks, cap, rollover, body: read_body(reader) }));
+        DestinationKind::Clay(Box::new(ClayDestination { webhooks, cap, rollover, row_key, filter, body }));
+}
+
+impl Destination {
+    /// What a destination of kind `clay` has beside the others.
+    pub fn clay(&self) -> Option<&ClayDestination> {
+        match &self.kind {
+            DestinationKind::Clay(clay) => Some(clay),
+            DestinationKind::Http(_) | DestinationKind::Slack(_) | DestinationKind::Log => None,
+        }
+    }
+
+    /// The reason by which `once_per` holds back.
+    pub fn blocked_as(&self) -> Reason {
+        match self.clay() {
+            Some(clay) if !clay.filter.unique_by.is_empty() => Reason::DuplicateRow,
+            _ => Reason::CoolDown,
+        }
+    }
+}
+
+impl ClayDestination {
+    /// How many bytes are added to a row on its way, at most.
+    pub fn added_bytes(&self) -> usize {
+        ADDED_BYTES
+    }
 }
 
 /// What is planned with where Clay allows `rate`.
@@ -271,5 +315,24 @@ mod tests {
         let text = "[destinations.leads]\nkind = \"clay\"\nwebhooks = [{ url = \"${A}\" }, { url = \"${B}\" }]";
         let config = Config::from_toml(Role::Tool, text, &Environment::default()).unwrap();
         assert_eq!(pool(&config.destinations["leads"]).webhooks.len(), 2);
+    }
+
+    #[test]
+    fn what_decides_about_a_row_is_known_in_every_process() {
+        for rest in [
+            "workspace = \"${A}\"",
+            "once_per = \"${A}\"",
+            "row_key = [\"${A}\"]",
+            "[destinations.leads.filter]\nrequired = [\"${A}\"]",
+        ] {
+            let text = format!(
+                "[database]\nurl = \"postgres://me@db.example.com/x\"\n[destinations.leads]\nkind = \"clay\"\n\
+                 webhooks = [{{ url = \"{URL}\" }}]\n{rest}"
+            );
+            for role in [Role::Ingest, Role::Tool] {
+                let said = Config::from_toml(role, &text, &Environment::default()).unwrap_err().to_string();
+                assert!(said.contains("needs the environment variable A"), "{rest}: {said}");
+            }
+        }
     }
 }

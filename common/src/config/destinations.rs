@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::clay::{ClayDestination, WEBHOOK, read_clay};
+use super::filter::FILTER;
 use super::http::{AUTH, STEP, check_url, read_http, warn_of_private};
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
@@ -352,6 +353,16 @@ pub(super) static DESTINATION: Section = Section {
         )
         .only(WORKSPACE),
         Key::new("breaker", Kind::Table(&BREAKER), Preset::Said(""), "").only(REQUESTS),
+        Key::new(
+            "row_key",
+            Kind::Texts,
+            Preset::Said("none"),
+            "JSON pointers that, all of them together, make a handed-in row (`POST /v1/rows`) the same row \
+             again, for example `[\"/crm_id\"]`: a repeat is a duplicate whatever else changed in it. A row in which one of \
+             them is missing, null, empty or a placeholder is known by its content, as all are where this is left out.",
+        )
+        .only(CLAY),
+        Key::new("filter", Kind::Table(&FILTER), Preset::Said(""), "").only(CLAY),
     ],
 };
 
@@ -389,7 +400,9 @@ pub(super) fn read_destination(name: &str, reader: &Reader<'_>) -> Destination {
     }
     let kind = read_kind(reader);
     reader.check_keys(kind.as_deref());
-    let once_per = reader.duration("once_per");
+    // A `clay` destination's holds where rows are taken in, too.
+    let is_strict = reader.strict || kind.as_deref() == Some("clay");
+    let once_per = reader.clone().with_strict(is_strict).duration("once_per");
     let mut destination = Destination {
         name: name.to_owned(),
         kind: DestinationKind::Log,

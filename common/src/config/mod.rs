@@ -8,6 +8,7 @@
 mod clay;
 mod defaults;
 mod destinations;
+mod filter;
 mod http;
 mod interpolation;
 mod locations;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use super::ActiveSecret;
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
 use super::tree::Origin;
@@ -34,6 +35,8 @@ pub struct IngestConfig {
     pub public_url: Option<Url>,
     /// Largest body in bytes.
     pub max_body_bytes: usize,
+    /// Bearer tokens of `POST /v1/rows/…`; none: the path answers 404.
+    pub rows_tokens: Vec<ActiveSecret>,
     /// Connections that commit, each on its own, at least 1.
     pub writers: usize,
     /// HTTP threads, at least 1.
@@ -49,6 +52,8 @@ pub struct IngestLimits {
     pub in_flight: usize,
     /// Bytes of their bodies; beyond: 429 with Retry-After.
     pub in_flight_bytes: usize,
+    /// Requests of rows being read at once; beyond: 429 with Retry-After.
+    pub rows_in_flight: usize,
     /// Header fields of one request; beyond: 431.
     pub headers: usize,
     /// Time for a client to send its headers.
@@ -149,9 +154,10 @@ pub(super) static INGEST: Section = Section {
         ),
         Key::new(
             "rows_tokens",
-            Kind::NotYet("rows into Clay are not supported yet by this version; leave rows_tokens out"),
-            Preset::Said(""),
-            "",
+            Kind::Secrets,
+            Preset::Said("none: the path answers 404"),
+            "Tokens of `POST /v1/rows/{destination}`, by which rows for a `clay` destination are handed in: \
+             `Authorization: Bearer …`.",
         ),
         Key::new(
             "writers",
@@ -186,13 +192,25 @@ pub(super) static LIMITS: Section = Section {
             "Bytes of their bodies; beyond: 429 with Retry-After. At least the largest `max_body`.",
         ),
         Key::new(
+            "rows_in_flight",
+            Kind::Integer { min: 1, max: 1_000 },
+            Preset::Is("8"),
+            "Requests of rows being read at once, each of which may be of any length; beyond: 429 with Retry-After. Each \
+             takes a connection to Postgres and up to 4 MiB.",
+        ),
+        Key::new(
             "headers",
             Kind::Integer { min: 8, max: 96 },
             Preset::Is("64"),
             "Header fields of one request; beyond: 431.",
         ),
         Key::new("header_timeout", seconds(1, 300), Preset::Is("10s"), "Time for a client to send its headers."),
-        Key::new("body_timeout", seconds(1, 300), Preset::Is("30s"), "Time for a client to send its body."),
+        Key::new(
+            "body_timeout",
+            seconds(1, 300),
+            Preset::Is("30s"),
+            "Time for a client to send its body; of a request of rows: to send its next part.",
+        ),
         Key::new(
             "commit_timeout",
             Kind::Duration { min: Duration::from_millis(100), max: Duration::from_secs(60) },
@@ -329,6 +347,7 @@ pub(super) fn read_ingest(reader: &Reader<'_>, processors: usize) -> IngestConfi
         listen: read_address(reader),
         public_url: read_public_url(reader),
         max_body_bytes,
+        rows_tokens: reader.secrets("rows_tokens"),
         writers: reader.integer("writers"),
         threads: if threads == 0 { processors.clamp(1, 8) } else { threads },
         limits,
@@ -339,6 +358,7 @@ fn read_limits(reader: &Reader<'_>) -> IngestLimits {
     IngestLimits {
         in_flight: reader.integer("in_flight"),
         in_flight_bytes: reader.size("in_flight_bytes").unwrap_or_default() as usize,
+        rows_in_flight: reader.integer("rows_in_flight"),
         headers: reader.integer("headers"),
         header_timeout: reader.duration("header_timeout").unwrap_or_default(),
         body_timeout: reader.duration("body_timeout").unwrap_or_default(),

@@ -79,7 +79,8 @@ fn the_file_and_its_values() {
         "[spool]\ndir = \"${\"",
         "[retention]\nbodies = \"90d\"",
         "[telemetry]\notlp_endpoint = \"http://localhost:4317\"",
-        "[ingest]\nrows_tokens = [\"marked-secret\"]",
+        "[ingest]\nrows_tokens = []",
+        "[ingest]\nrows_tokens = \"marked-secret\"",
     ]));
     insta::assert_snapshot!(said);
 }
@@ -170,6 +171,20 @@ fn sources() {
         all.push(source(rest));
     }
     let said = said_of(&all);
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn filters_of_rows() {
+    let said = said_of(&[
+        clay("leads", "filter = 5"),
+        clay("leads", "row_key = [\"crm_id\"]"),
+        clay("leads", "[destinations.leads.filter]\nrequred = [\"email\"]\nrequired = [\"\", \"/a~2\"]"),
+        clay("leads", "[destinations.leads.filter]\npersonal_domains = [\"example\", \"a@example.com\"]"),
+        clay("leads", "[destinations.leads.filter]\nwithin = \"5d\""),
+        clay("leads", "once_per = \"1d\"\n[destinations.leads.filter]\nunique_by = [\"email\"]"),
+        "[destinations.alerts]\nkind = \"log\"\n[destinations.alerts.filter]\nskip_personal = true".to_owned(),
+    ]);
     insta::assert_snapshot!(said);
 }
 

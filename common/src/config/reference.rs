@@ -1,5 +1,6 @@
 //! The reference page `docs/configuration.md`, made from the tables of [`super::schema`].
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::schema::{Key, Kind, Preset, Section};
@@ -45,6 +46,8 @@ pub(super) fn sections() -> Vec<&'static Section> {
     collect(&ROOT, &mut sections);
     sections.retain(|section| section.keys.iter().any(is_usable));
     sections.retain(|section| !section.title.is_empty());
+    let mut titles = HashSet::new();
+    sections.retain(|section| titles.insert(section.title));
     sections
 }
 

@@ -25,11 +25,13 @@ prefix = "leads"
 listen = "0.0.0.0:8080"
 public_url = "https://leads.example.com"
 max_body = "2MiB"
+rows_tokens = ["rows-token-of-the-form"]
 writers = 3
 threads = 4
 [ingest.limits]
 in_flight = 10
 in_flight_bytes = "4MiB"
+rows_in_flight = 3
 headers = 32
 header_timeout = "5s"
 body_timeout = "6s"
@@ -95,7 +97,19 @@ rollover = 20000
 rate = "5/s"
 burst = 10
 body = { email = "{{ lead.email }}" }
+row_key = ["/crm_id"]
 allow_loop = true
+[destinations.leads.filter]
+required = ["email"]
+email_fields = ["email", "/contact/email"]
+skip_personal = true
+skip_disposable = true
+personal_domains = ["isp.example.com"]
+disposable_domains = ["burner.example.com"]
+kept_domains = ["Partner.example.com"]
+unique_by = ["email"]
+within = "30d"
+domain_fields = ["website"]
 [[rules]]
 name = "hot"
 when = "lead.icp_score >= 80"
@@ -482,8 +496,8 @@ fn what_is_shown_is_toml_with_origins() {
         "drain = \"9s\"  # CLAYGATE_WORKER__DRAIN",
         "max_connections = 20  # line 5",
         "url = \"postgres://me@db.example.com/claygate\"  # line 3",
-        "url = \"https://crm.example.com/***\"  # line 51",
-        "stop = true  # line 90",
+        "url = \"https://crm.example.com/***\"  # line 53",
+        "stop = true  # line 104",
         "changed = \"accept\"  # default",
         "# port: a free one, kept",
         "[[destinations.steps.steps]]",

@@ -27,6 +27,8 @@ pub mod released;
 pub mod replay;
 pub mod rescue;
 pub mod routing;
+pub mod row_batches;
+pub mod row_intake;
 pub mod rows;
 pub mod rule_sets;
 pub mod sweep;

@@ -1,6 +1,6 @@
 //! What happens after a cool-down was given back: what had been skipped for it goes on, oldest first.
 //!
-//! Safe to run twice: a skip that was followed by a later delivery of the same callback to the same destination is left
+//! Safe to run twice: a skip that was followed by a later delivery of the same subject to the same destination is left
 //! alone, and a skip that still is blocked names its new blocker.
 
 use std::collections::HashMap;
@@ -30,7 +30,9 @@ pub struct Released {
 
 struct Skip {
     id: DeliveryId,
-    callback_id: Uuid,
+    /// One of them: what the delivery was made of.
+    callback_id: Option<Uuid>,
+    row_id: Option<Uuid>,
     destination: String,
     rule: Option<String>,
     person: Person,
@@ -77,15 +79,27 @@ pub async fn route_blocked(
 }
 
 async fn load(connection: &mut PgConnection, blocker: DeliveryId) -> Result<Vec<Skip>, DbError> {
-    // The callbacks' rows are locked, as every replay does, so that two of them never take one replay number.
+    // The skipped deliveries are locked, as by every replay of one, and so are the callbacks' rows, so that two replays
+    // never take one number.
     let rows = sqlx::query(
-        "SELECT d.id, d.callback_id, d.destination, d.rule, d.person
-         FROM claygate.deliveries AS d JOIN claygate.callbacks AS c ON c.id = d.callback_id
-         WHERE d.blocked_by = $1 AND d.person IS NOT NULL
-             AND NOT EXISTS (
-                 SELECT 1 FROM claygate.deliveries AS later
-                 WHERE later.callback_id = d.callback_id AND later.destination = d.destination AND later.replay > d.replay)
-         ORDER BY d.created_at, d.id LIMIT $2 FOR UPDATE OF c",
+        "WITH blocked AS MATERIALIZED (
+             SELECT d.id, d.callback_id, d.row_id, d.destination, d.rule, d.person, d.created_at
+             FROM claygate.deliveries AS d
+             WHERE d.blocked_by = $1 AND d.person IS NOT NULL
+                 AND NOT EXISTS (
+                     SELECT 1 FROM claygate.deliveries AS later
+                     WHERE later.callback_id = d.callback_id AND later.destination = d.destination
+                         AND later.replay > d.replay)
+                 AND NOT EXISTS (
+                     SELECT 1 FROM claygate.deliveries AS later
+                     WHERE later.row_id = d.row_id AND later.destination = d.destination AND later.replay > d.replay)
+             ORDER BY d.created_at, d.id LIMIT $2 FOR UPDATE OF d
+         ), callbacks AS MATERIALIZED (
+             SELECT c.id FROM claygate.callbacks AS c
+             WHERE c.id IN (SELECT callback_id FROM blocked) ORDER BY c.id FOR UPDATE
+         )
+         SELECT id, callback_id, row_id, destination, rule, person, (SELECT count(*) FROM callbacks) AS locked
+         FROM blocked ORDER BY created_at, id",
     )
     .bind(blocker.0)
     .bind(SKIPS_MAX)
@@ -98,6 +112,7 @@ async fn load(connection: &mut PgConnection, blocker: DeliveryId) -> Result<Vec<
         skips.push(Skip {
             id: DeliveryId(row.try_get("id")?),
             callback_id: row.try_get("callback_id")?,
+            row_id: row.try_get("row_id")?,
             destination: row.try_get("destination")?,
             rule: row.try_get("rule")?,
             person: Person(person),
@@ -134,19 +149,22 @@ async fn make(connection: &mut PgConnection, going: &[&(Skip, DeliveryId)]) -> R
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO claygate.deliveries (id, callback_id, destination, replay, rule, person, next_attempt_at)
-         SELECT i.id, i.callback_id, i.destination,
-             (SELECT max(d.replay) + 1 FROM claygate.deliveries AS d
-              WHERE d.callback_id = i.callback_id AND d.destination = i.destination),
+        "INSERT INTO claygate.deliveries (id, callback_id, row_id, destination, replay, rule, person, next_attempt_at)
+         SELECT i.id, i.callback_id, i.row_id, i.destination, 1 + GREATEST(
+                 (SELECT max(d.replay) FROM claygate.deliveries AS d
+                  WHERE d.callback_id = i.callback_id AND d.destination = i.destination),
+                 (SELECT max(d.replay) FROM claygate.deliveries AS d
+                  WHERE d.row_id = i.row_id AND d.destination = i.destination)),
              i.rule, i.person, now()
-         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bytea[])
-             AS i (id, callback_id, destination, rule, person)",
+         FROM unnest($1::uuid[], $2::uuid[], $6::uuid[], $3::text[], $4::text[], $5::bytea[])
+             AS i (id, callback_id, row_id, destination, rule, person)",
     )
     .bind(going.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
     .bind(going.iter().map(|(skip, _)| skip.callback_id).collect::<Vec<_>>())
     .bind(going.iter().map(|(skip, _)| skip.destination.as_str()).collect::<Vec<_>>())
     .bind(going.iter().map(|(skip, _)| skip.rule.as_deref()).collect::<Vec<_>>())
     .bind(going.iter().map(|(skip, _)| skip.person.0.to_vec()).collect::<Vec<_>>())
+    .bind(going.iter().map(|(skip, _)| skip.row_id).collect::<Vec<_>>())
     .execute(&mut *connection)
     .await?;
     let mut destinations: Vec<&str> = going.iter().map(|(skip, _)| skip.destination.as_str()).collect();

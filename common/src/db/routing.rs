@@ -77,6 +77,8 @@ pub struct NewDelivery {
     pub skip: Option<Reason>,
     /// The destination's cool-down.
     pub once_per: Option<Duration>,
+    /// The reason by which it is held back where somebody else has the cool-down.
+    pub blocked_as: Reason,
     /// It is created already leased, because its sender has a slot for it.
     pub lease: Option<NewLease>,
 }
@@ -305,7 +307,7 @@ async fn insert_deliveries(
         return Ok(HashMap::new());
     }
     rows.sort_unstable_by(|(a, x), (b, y)| (a.id, &x.destination).cmp(&(b.id, &y.destination)));
-    let skip = |delivery: &NewDelivery| delivery.skip.or(blocked.get(&delivery.id).map(|_| Reason::CoolDown));
+    let skip = |delivery: &NewDelivery| delivery.skip.or(blocked.get(&delivery.id).map(|_| delivery.blocked_as));
     let lease = |delivery: &NewDelivery| delivery.lease.filter(|_| skip(delivery).is_none());
     let chunks = chunk_queued(rows.iter().map(|(_, delivery)| {
         (skip(delivery).is_none() && delivery.lease.is_none()).then_some(delivery.destination.as_str())

@@ -68,13 +68,15 @@ pub struct RowKey {
     pub hash: [u8; 32],
 }
 
-/// The columns by which a row is a duplicate of another.
+/// What a row must not have in common with another: the columns of the destination's filter, or the person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowOnce {
     /// Their hash, in the place of the person in `cooldowns`.
     pub columns: Person,
     /// For how long after the earlier one.
     pub within: Duration,
+    /// The reason by which it is held back.
+    pub reason: Reason,
 }
 
 /// Where rows that are handed in go.
@@ -116,7 +118,7 @@ pub async fn take_in(connection: &mut PgConnection, to: RowsFor<'_>, rows: &[New
     insert_deliveries(connection, to.destination, &fresh, &blocked).await?;
     let skipped: HashMap<RowId, Reason> = fresh
         .iter()
-        .filter_map(|(row, delivery)| Some((row.id, row.skip.or(blocked.get(delivery).map(|_| Reason::DuplicateRow))?)))
+        .filter_map(|(row, delivery)| Some((row.id, held_back(row, blocked.contains_key(delivery))?)))
         .collect();
     let answer = |row: &NewRow| match known.get(&row.key.hash) {
         Some(first) if *first != row.id => TakenIn::Duplicate(*first),
@@ -204,6 +206,11 @@ pub async fn lease(
             })
         })
         .collect()
+}
+
+/// Why a row is not sent, where it is not.
+fn held_back(row: &NewRow, blocked: bool) -> Option<Reason> {
+    row.skip.or(row.once.filter(|_| blocked).map(|once| once.reason))
 }
 
 /// One row per key, the first, sorted by key: two transactions never lock the same keys in different order.
@@ -301,9 +308,8 @@ async fn insert_deliveries(
     fresh: &[(&NewRow, DeliveryId)],
     blocked: &HashMap<DeliveryId, DeliveryId>,
 ) -> Result<(), DbError> {
-    let reason = |row: &NewRow, delivery: &DeliveryId| {
-        row.skip.or(blocked.get(delivery).map(|_| Reason::DuplicateRow)).map(Reason::as_str)
-    };
+    let reason =
+        |row: &NewRow, delivery: &DeliveryId| held_back(row, blocked.contains_key(delivery)).map(Reason::as_str);
     sqlx::query(
         "WITH input AS (
              SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::bytea[], $5::text[], $6::uuid[])

@@ -75,7 +75,9 @@ async fn a_row_is_stored_and_queued_once_however_often_it_is_handed_in() {
 #[tokio::test]
 async fn what_a_filter_holds_back_is_stored_with_its_reason_and_not_queued() {
     let test = TestDatabase::create().await;
-    let once = |columns: u8| Some(RowOnce { columns: Person([columns; 32]), within: Duration::from_secs(60) });
+    let once = |columns: u8| {
+        Some(RowOnce { columns: Person([columns; 32]), within: Duration::from_secs(60), reason: Reason::DuplicateRow })
+    };
     let rows = [
         NewRow { skip: Some(Reason::NoRule), once: once(1), ..row(0) },
         NewRow { once: once(1), ..row(1) },

@@ -9,7 +9,6 @@ use common::db::DbError;
 use common::db::routing::{self, Decided, NewDelivery, NewLease, Routed, Unrouted};
 use common::ids::{CallbackId, DeliveryId};
 use common::lead::Lead;
-use common::person::Person;
 use common::queue::QueueName;
 use common::rules::{Evaluation, OwnedRuleInput};
 use common::states::{CallbackState, Reason};
@@ -18,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::plan::{Plan, plan};
+use super::plan::{Plan, Planned, plan};
 use super::{BatchReport, Router};
 use crate::lanes::{LeasedDelivery, Slot};
 
@@ -28,7 +27,6 @@ pub(super) struct Judged {
     lead: Option<Lead>,
     /// The lead as its destinations see it.
     object: Arc<Map<String, Value>>,
-    person: Option<Person>,
     trace: String,
 }
 
@@ -73,10 +71,10 @@ impl Router {
     }
 
     fn plan_one(&self, callback: &Unrouted, read: Read, evaluation: &Evaluation) -> Judged {
-        let plan = plan(evaluation, callback.workspace.as_deref(), &self.inner.config.destinations);
+        let person = read.lead.person();
+        let planned = Planned { lead: &read.input.lead, person, workspace: callback.workspace.as_deref() };
         Judged {
-            plan,
-            person: read.lead.person(),
+            plan: plan(evaluation, planned, &self.inner.config.destinations),
             object: read.input.lead,
             lead: Some(read.lead),
             trace: serde_json::to_string(&evaluation.trace).unwrap_or_else(|_| "[]".to_owned()),
@@ -117,9 +115,10 @@ impl Router {
                             id,
                             destination: planned.destination.clone(),
                             rule: Some(planned.rule.clone()),
-                            person: judged.person,
+                            person: planned.person,
                             skip: planned.skip,
                             once_per: planned.once_per,
+                            blocked_as: planned.blocked_as,
                             lease,
                         }
                     })
@@ -194,7 +193,6 @@ impl Judged {
             plan: Plan { state: CallbackState::Dead, reason: Some(reason), deliveries: Vec::new() },
             lead: None,
             object: Arc::default(),
-            person: None,
             trace: "[]".to_owned(),
         }
     }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::config::Destination;
+use common::person::Person;
 use common::rules::Evaluation;
 use common::states::{CallbackState, Reason};
+use serde_json::{Map, Value};
 
 /// What becomes of a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +31,32 @@ pub struct PlannedDelivery {
     pub skip: Option<Reason>,
     /// The destination's cool-down, where one is to be taken.
     pub once_per: Option<Duration>,
+    /// Whose cool-down it is: the person's, or that of the columns which the destination's filter compares.
+    pub person: Option<Person>,
+    /// The reason by which the cool-down holds it back.
+    pub blocked_as: Reason,
 }
 
-/// Plans the deliveries of one lead; `workspace` is the one whose row it came back from.
+/// The lead that is planned for.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned<'a> {
+    /// As its destinations see it.
+    pub lead: &'a Map<String, Value>,
+    /// Who it is.
+    pub person: Option<Person>,
+    /// The workspace whose row it came back from.
+    pub workspace: Option<&'a str>,
+}
+
+/// Plans the deliveries of one lead.
+///
+/// The filter of a `clay` destination is applied here and not before the request: what it holds back takes neither a
+/// slot nor a cool-down, and the cool-downs by which it finds repeats are taken in the routing's transaction.
 ///
 /// A rule that failed ends the callback as dead, whatever the other rules said: half a routing would look like a whole
 /// one. A destination that is not configured (a rule set older than the configuration) is kept as a delivery, so that
 /// it is seen and not lost.
-pub fn plan(evaluation: &Evaluation, workspace: Option<&str>, destinations: &BTreeMap<String, Destination>) -> Plan {
+pub fn plan(evaluation: &Evaluation, planned: Planned<'_>, destinations: &BTreeMap<String, Destination>) -> Plan {
     if evaluation.failed {
         return Plan { state: CallbackState::Dead, reason: Some(Reason::RuleError), deliveries: Vec::new() };
     }
@@ -48,16 +68,34 @@ pub fn plan(evaluation: &Evaluation, workspace: Option<&str>, destinations: &BTr
         .iter()
         .map(|(name, rule)| {
             let destination = destinations.get(name);
-            let skip = destination.is_some_and(|d| goes_round(d, workspace)).then_some(Reason::Loop);
+            let skip = destination.and_then(|destination| held_back(destination, planned));
             PlannedDelivery {
                 destination: name.clone(),
                 rule: rule.clone(),
                 skip,
                 once_per: destination.and_then(|d| d.once_per).filter(|_| skip.is_none()),
+                person: destination.map_or(planned.person, |destination| person(destination, planned)),
+                blocked_as: destination.map_or(Reason::CoolDown, Destination::blocked_as),
             }
         })
         .collect();
     Plan { state: CallbackState::Routed, reason: None, deliveries }
+}
+
+/// Why the lead is not sent to `destination`, whatever was sent there before.
+fn held_back(destination: &Destination, planned: Planned<'_>) -> Option<Reason> {
+    if goes_round(destination, planned.workspace) {
+        return Some(Reason::Loop);
+    }
+    destination.clay()?.filter.judge(planned.lead)
+}
+
+/// Whose cool-down a delivery to `destination` takes.
+fn person(destination: &Destination, planned: Planned<'_>) -> Option<Person> {
+    match destination.clay() {
+        Some(clay) if destination.blocked_as() == Reason::DuplicateRow => clay.filter.identity(planned.lead),
+        _ => planned.person,
+    }
 }
 
 /// Whether `destination` would send the lead back to where it came from.
@@ -133,7 +171,8 @@ mod tests {
             ),
         ];
         for (names, failed, workspace, state, reason, expected) in cases {
-            let plan = plan(&evaluation(names, failed), workspace, &destinations);
+            let planned = Planned { lead: &Map::new(), person: None, workspace };
+            let plan = plan(&evaluation(names, failed), planned, &destinations);
             assert_eq!((plan.state, plan.reason), (state, reason), "{names:?}");
             let got: Vec<Expected> = plan
                 .deliveries
@@ -145,6 +184,33 @@ mod tests {
                 })
                 .collect();
             assert_eq!(got, expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn the_filter_of_a_clay_destination_holds_back_before_anything_is_taken() {
+        let config = common::config::Config::from_toml(
+            common::config::Role::Worker,
+            "[destinations.leads]\nkind = \"clay\"\nwebhooks = [{ url = \"https://clay.example.com/1\" }]\n\
+             [destinations.leads.filter]\nrequired = [\"email\"]\nskip_personal = true\nunique_by = [\"email\"]\n\
+             [destinations.log]\nkind = \"log\"\nonce_per = \"1d\"\n[database]\nurl = \"postgres://me@db/x\"",
+            &common::config::Environment::default(),
+        )
+        .unwrap();
+        let ada = Some(Person::by_email("ada@acme.example"));
+        for (email, skip) in [
+            (Some("ada@acme.example"), None),
+            (Some("a@gmail.com"), Some(Reason::PersonalEmail)),
+            (None, Some(Reason::MissingField)),
+        ] {
+            let lead: Map<String, Value> = email.map(|email| ("email".to_owned(), email.into())).into_iter().collect();
+            let planned = Planned { lead: &lead, person: ada, workspace: None };
+            let plan = plan(&evaluation(&["leads", "log"], false), planned, &config.destinations);
+            let [leads, log] = plan.deliveries.as_slice() else { panic!("{plan:?}") };
+            assert_eq!((leads.skip, leads.once_per.is_some()), (skip, skip.is_none()), "{email:?}");
+            assert_eq!((leads.person.is_some(), leads.blocked_as), (email.is_some(), Reason::DuplicateRow));
+            assert_ne!(leads.person, ada, "columns are compared, not people");
+            assert_eq!((log.skip, log.person, log.blocked_as), (None, ada, Reason::CoolDown), "{email:?}");
         }
     }
 }

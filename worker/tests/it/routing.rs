@@ -1,7 +1,11 @@
 //! Routing a batch: the rules, cool-downs, the loop guard, races, and what cannot be routed.
 
+use std::time::Duration;
+
 use common::db::replay;
-use common::ids::CallbackId;
+use common::db::rows::{NewRow, RowKey, RowKeyKind, RowOnce, RowsFor, TakenIn, take_in};
+use common::ids::{CallbackId, DeliveryId, RowId};
+use common::person::Person;
 use common::states::Reason;
 use serde_json::{Value, json};
 use worker::released::Releaser;
@@ -171,6 +175,54 @@ async fn what_a_dead_delivery_had_blocked_goes_on() {
     rig.kill(second[1].id).await;
     assert_eq!(releaser.release_once(second[1].id).await.unwrap().made.len(), 1);
     assert_eq!(rig.deliveries(ids[2]).await[1].state, "pending");
+}
+
+#[tokio::test]
+async fn a_handed_in_row_goes_on_when_the_one_before_it_dies_whichever_kind_that_is() {
+    let rig = RouteRig::new(ONCE_TO_LOG).await;
+    let first = rig.callback(&json!({"email": "ada@example.com"})).await;
+    rig.router.route_batch(&[first]).await.unwrap();
+    let dead = rig.deliveries(first).await[0].id;
+    let person = Person::by_email("ada@example.com");
+    let once = Some(RowOnce { columns: person, within: Duration::from_secs(3600), reason: Reason::DuplicateRow });
+    let rows: Vec<NewRow> = (1..=2u8)
+        .map(|n| NewRow {
+            id: RowId::new(),
+            body: format!("{{\"n\":{n}}}").into_bytes(),
+            key: RowKey { kind: RowKeyKind::Content, hash: [n; 32] },
+            line: None,
+            skip: None,
+            once,
+        })
+        .collect();
+    let to = RowsFor { destination: "log", workspace: "acme", batch: None };
+    let mut connection = rig.test.pool().acquire().await.unwrap();
+    let taken = take_in(&mut connection, to, &rows).await.unwrap();
+    assert_eq!(taken, [TakenIn::Skipped(Reason::DuplicateRow); 2]);
+    let of = async |row: RowId| -> Vec<(String, i32)> {
+        sqlx::query_as("SELECT state, replay FROM claygate.deliveries WHERE row_id = $1 ORDER BY replay")
+            .bind(row.0)
+            .fetch_all(rig.test.pool())
+            .await
+            .unwrap()
+    };
+    let goes_on = [("skipped".to_owned(), 0), ("pending".to_owned(), 1)];
+
+    rig.kill(dead).await;
+    let releaser = Releaser::new(&rig.config, rig.database(), rig.doorbell.clone());
+    let released = releaser.release_once(dead).await.unwrap();
+    assert_eq!((released.made.len(), released.still_blocked), (1, 1));
+    assert_eq!((of(rows[0].id).await, of(rows[1].id).await.len()), (goes_on.to_vec(), 1));
+    assert_eq!(releaser.release_once(dead).await.unwrap().made.len(), 0, "twice is once");
+
+    let second: uuid::Uuid = sqlx::query_scalar("SELECT id FROM claygate.deliveries WHERE row_id = $1 AND replay = 1")
+        .bind(rows[0].id.0)
+        .fetch_one(rig.test.pool())
+        .await
+        .unwrap();
+    rig.kill(DeliveryId(second)).await;
+    assert_eq!(releaser.release_once(DeliveryId(second)).await.unwrap().made.len(), 1);
+    assert_eq!(of(rows[1].id).await, goes_on);
 }
 
 #[tokio::test]
