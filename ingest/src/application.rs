@@ -26,6 +26,7 @@ use crate::commit::writer::{Shared, Writer};
 use crate::http::admission::Admission;
 use crate::http::receive::{Gate, receive};
 use crate::readiness::IntakeProbe;
+use crate::rows::receive::RowGate;
 use crate::sources::{ChangedPolicy, Sources};
 use crate::spool::drain::Drain;
 use crate::spool::{Spool, SpoolError, word};
@@ -105,7 +106,7 @@ impl Application {
         if let Err(error) = shared.health.probe(&shared.settings).await {
             shared.health.announce_down(&error);
         }
-        let (server, port) = listen(config, &shared)?;
+        let (server, port) = listen(config, &shared, &shutdown)?;
         // The configuration allows far fewer.
         let writers = i16::try_from(config.ingest.writers).unwrap_or(i16::MAX);
         Ok(Self { shared, database, server, port, writers, shutdown })
@@ -197,7 +198,7 @@ fn report(shared: &Shared) {
     }
 }
 
-fn listen(config: &Config, shared: &Arc<Shared>) -> Result<(Server, u16), StartError> {
+fn listen(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationToken) -> Result<(Server, u16), StartError> {
     let ingest = &config.ingest;
     let gate = web::Data::new(Gate {
         sources: Sources::new(config),
@@ -205,6 +206,7 @@ fn listen(config: &Config, shared: &Arc<Shared>) -> Result<(Server, u16), StartE
         headers_max: ingest.limits.headers,
         body_timeout: ingest.limits.body_timeout,
         shared: Arc::clone(shared),
+        rows: RowGate::new(config, shared, shutdown),
     });
     let bind = |source| StartError::Bind { listen: ingest.listen, source };
     let commit_timeout = ingest.limits.commit_timeout;

@@ -25,6 +25,10 @@ pub const PUBLISHED: &str = "claygate_published_messages_total";
 pub const SPOOL_ENTRIES: &str = "claygate_spool_entries";
 /// Defects that the intake survived.
 pub const INTAKE_PANICS: &str = "claygate_intake_panics_total";
+/// Rows that were handed in, by destination and what became of them.
+pub const ROWS: &str = "claygate_rows_total";
+/// Requests of rows, by result.
+pub const ROW_REQUESTS: &str = "claygate_row_requests_total";
 /// Deliveries by destination and how they ended.
 pub const DELIVERIES: &str = "claygate_deliveries_total";
 /// Duration of one attempt.
@@ -116,6 +120,8 @@ fn describe() {
     describe_counter!(PUBLISHED, "Messages given to RabbitMQ, by what it said.");
     describe_gauge!(SPOOL_ENTRIES, "Callbacks in this process's spool.");
     describe_counter!(INTAKE_PANICS, "Defects that the intake survived; each is logged.");
+    describe_counter!(ROWS, "Rows handed in over HTTP, by destination and result.");
+    describe_counter!(ROW_REQUESTS, "Requests of rows, by result.");
     describe_counter!(DELIVERIES, "Deliveries by destination and how they ended.");
     describe_histogram!(ATTEMPT_SECONDS, Unit::Seconds, "Duration of one attempt.");
     describe_counter!(RETRIES, "Retries scheduled, by destination and class.");

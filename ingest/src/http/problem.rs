@@ -8,8 +8,11 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use common::canonical::Malformed;
 use common::ids::CallbackId;
+use common::rows::prepare::RowProblem;
+use common::rows::split::Broken;
 use common::signature::Refusal;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// After how many seconds to come again, where a moment is enough.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -47,6 +50,22 @@ pub(crate) enum Problem {
     TooManyHeaders { headers_max: usize },
     /// 503.
     Unavailable,
+    /// 400, 409 or 413: the only row of a request.
+    Row(RowProblem),
+    /// 400: no row of a request can be taken.
+    RowsRefused,
+    /// 400: what comes next cannot be cut into rows.
+    BrokenRows(Broken),
+    /// 404: rows for a destination that nobody configured.
+    UnknownDestination,
+    /// 404: rows for a destination that is no table of Clay.
+    NotForRows,
+    /// 415: neither JSON nor lines of it.
+    NotRows,
+    /// 503: rows are not spooled.
+    RowsUnavailable,
+    /// 503: this process stops.
+    RowsInterrupted,
 }
 
 #[derive(Serialize)]
@@ -65,6 +84,9 @@ struct Document<'a> {
     quarantined: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<CallbackId>,
+    /// What was taken nevertheless.
+    #[serde(flatten)]
+    members: Map<String, Value>,
 }
 
 impl Problem {
@@ -110,11 +132,49 @@ impl Problem {
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "The callback could not be stored")
             }
+            Self::Row(_) | Self::RowsRefused | Self::BrokenRows(_) => self.identity_of_rows(),
+            Self::UnknownDestination => {
+                (StatusCode::NOT_FOUND, "/problems/unknown-destination", "There is no destination of this name")
+            }
+            Self::NotForRows => {
+                (StatusCode::NOT_FOUND, "/problems/not-for-rows", "Rows are taken for destinations of kind clay alone")
+            }
+            Self::NotRows => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/not-json", "Only JSON is taken"),
+            Self::RowsUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "The rows could not be stored")
+            }
+            Self::RowsInterrupted => (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "This process stops"),
+        }
+    }
+
+    fn identity_of_rows(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Row(RowProblem::TooLarge { .. }) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "/problems/row-too-large", "The row is larger than Clay takes")
+            }
+            Self::Row(RowProblem::Conflict) => {
+                (StatusCode::CONFLICT, "/problems/changed-data", "This key was used with other data")
+            }
+            Self::RowsRefused => (StatusCode::BAD_REQUEST, "/problems/rows-refused", "No row can be taken"),
+            Self::BrokenRows(_) => {
+                (StatusCode::BAD_REQUEST, "/problems/malformed", "The body is not usable JSON to its end")
+            }
+            _ => (StatusCode::BAD_REQUEST, "/problems/malformed", "The body is not a usable JSON object"),
         }
     }
 
     fn detail(&self) -> Option<String> {
         match self {
+            Self::Row(problem) => Some(problem.to_string()),
+            Self::BrokenRows(broken) => Some(broken.to_string()),
+            Self::RowsRefused => Some("`problems` says what is wrong with each".to_owned()),
+            Self::NotRows => Some(
+                "send application/json (an object or an array), or one object per line as application/x-ndjson"
+                    .to_owned(),
+            ),
+            Self::RowsUnavailable | Self::RowsInterrupted => {
+                Some("send the same again: rows that were taken are recognised".to_owned())
+            }
             Self::Malformed { malformed, .. } => Some(malformed.to_string()),
             Self::Unauthorized(refusal) => Some(refusal.to_string()),
             Self::TooLarge { bytes_max } => Some(format!("at most {bytes_max} bytes are taken")),
@@ -127,9 +187,16 @@ impl Problem {
 
     /// The answer.
     pub(crate) fn into_response(self) -> HttpResponse {
+        self.into_response_with(Map::new())
+    }
+
+    /// The answer, with `members` beside its own.
+    pub(crate) fn into_response_with(self, members: Map<String, Value>) -> HttpResponse {
         let (status, kind, title) = self.identity();
         let (line, column) = match &self {
-            Self::Malformed { malformed, .. } => (Some(malformed.line), Some(malformed.column)),
+            Self::Malformed { malformed, .. } | Self::Row(RowProblem::Malformed(malformed)) => {
+                (Some(malformed.line), Some(malformed.column))
+            }
             _ => (None, None),
         };
         let id = match &self {
@@ -138,7 +205,8 @@ impl Problem {
         };
         let quarantined = id.map(|_| true);
         let detail = self.detail();
-        let document = Document { kind, title, status: status.as_u16(), detail, line, column, quarantined, id };
+        let document =
+            Document { kind, title, status: status.as_u16(), detail, line, column, quarantined, id, members };
         let mut response = HttpResponse::build(status);
         match self {
             Self::WrongMethod => {
@@ -150,11 +218,15 @@ impl Problem {
             Self::Overloaded => {
                 response.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
             }
-            Self::Unavailable => {
+            Self::Unavailable | Self::RowsUnavailable | Self::RowsInterrupted => {
                 response.insert_header((RETRY_AFTER, RETRY_AFTER_OUTAGE_SECONDS));
+                if !matches!(self, Self::Unavailable) {
+                    // The rest of a body of any length is not read.
+                    response.force_close();
+                }
             }
             // The rest of the body is not read: the connection cannot be used again.
-            Self::TooLarge { .. } | Self::SlowBody | Self::BrokenBody => {
+            Self::TooLarge { .. } | Self::SlowBody | Self::BrokenBody | Self::BrokenRows(_) => {
                 response.force_close();
             }
             _ => {}

@@ -29,6 +29,7 @@ use crate::callback::{self, Read, Request};
 use crate::commit::queue::{Job, Queue};
 use crate::commit::writer::Shared;
 use crate::commit::{Entry, Outcome};
+use crate::rows::receive::{RowGate, destination_of, receive_rows};
 use crate::sources::{Source, Sources};
 use crate::telemetry::Outcomes;
 
@@ -42,11 +43,21 @@ pub(crate) struct Gate {
     pub(crate) headers_max: usize,
     pub(crate) body_timeout: Duration,
     pub(crate) shared: Arc<Shared>,
+    /// What requests of rows need; `None`: nobody may send any.
+    pub(crate) rows: Option<Arc<RowGate>>,
 }
 
 /// Answers one request.
 pub(crate) async fn receive(request: HttpRequest, mut payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
-    let problem = match gate.sources.on(request.path()) {
+    let source = gate.sources.on(request.path());
+    if let (None, Some(rows), Some(destination)) = (source, &gate.rows, destination_of(request.path())) {
+        let (response, unread) = receive_rows(&request, payload, rows, destination).await;
+        return response.map_body(|_, answer| match unread {
+            Some(unread) => BoxBody::new(WithUnread { answer, _unread: unread }),
+            None => answer,
+        });
+    }
+    let problem = match source {
         None => Problem::UnknownPath,
         Some(source) => match take(&request, &mut payload, &gate, source).await {
             Ok(response) => return response,
@@ -65,7 +76,11 @@ async fn take(
     gate: &Gate,
     source: &Source,
 ) -> Result<HttpResponse, Problem> {
-    check_head(request, gate)?;
+    check_head(request, gate.headers_max)?;
+    let kind = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    if kind.is_some_and(|kind| !is_json(kind.trim())) {
+        return Err(Problem::NotJson);
+    }
     // Who can be refused by the head alone never gets to hold memory or a slot.
     let proven = if source.proof_is_in_head { Some(prove(request, &[], source)?) } else { None };
     let (body, permit) = read_body(request, payload, gate, source).await?;
@@ -84,25 +99,23 @@ async fn take(
     respond(outcome, malformed, &source.outcomes)
 }
 
-fn check_head(request: &HttpRequest, gate: &Gate) -> Result<(), Problem> {
+/// What is asked of every request: method, number of headers, no compression.
+pub(crate) fn check_head(request: &HttpRequest, headers_max: usize) -> Result<(), Problem> {
     if request.method() != Method::POST {
         return Err(Problem::WrongMethod);
     }
-    if request.headers().len() > gate.headers_max {
-        return Err(Problem::TooManyHeaders { headers_max: gate.headers_max });
+    if request.headers().len() > headers_max {
+        return Err(Problem::TooManyHeaders { headers_max });
     }
-    let text = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").trim());
-    if text(CONTENT_TYPE).is_some_and(|kind| !is_json(kind)) {
-        return Err(Problem::NotJson);
-    }
-    if text(CONTENT_ENCODING).is_some_and(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")) {
+    let coding = request.headers().get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim());
+    if coding.is_some_and(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")) {
         return Err(Problem::Encoded);
     }
     Ok(())
 }
 
 /// `application/json`, `text/json` and `…+json`, with or without parameters; an empty header counts as absent.
-fn is_json(content_type: &str) -> bool {
+pub(crate) fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(essence.as_str(), "" | "application/json" | "text/json") || essence.ends_with("+json")
 }
@@ -204,9 +217,9 @@ impl MessageBody for WithUnread {
 }
 
 /// The request as a verification sees it.
-struct Parts<'a> {
-    headers: &'a HeaderMap,
-    uri: &'a Uri,
+pub(crate) struct Parts<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) uri: &'a Uri,
 }
 
 impl RequestParts for Parts<'_> {

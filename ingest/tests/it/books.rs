@@ -1,5 +1,5 @@
 //! What has to hold whatever came in: every stored callback was counted, has its body, and is queued if it is to be
-//! routed.
+//! routed; every row was counted by its batch, has its delivery, and is queued if it is to be sent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,9 +35,18 @@ pub(crate) async fn assert_balanced(site: &Site) {
         )
         .await;
     assert_eq!(wrong, 0, "callbacks to be routed that are not queued, or the other way round");
-    let queued: i64 = site.value("SELECT COALESCE(sum(cardinality(refs)), 0)::bigint FROM claygate.outbox").await;
+    let queued = async |queues: &str| -> i64 {
+        let sql = "SELECT COALESCE(sum(cardinality(refs)), 0)::bigint FROM claygate.outbox WHERE queue LIKE ";
+        site.value(&format!("{sql} '{queues}'")).await
+    };
     let received: i64 = site.value("SELECT count(*) FROM claygate.callbacks WHERE state = 'received'").await;
-    assert_eq!(queued, received, "each is queued once");
+    assert_eq!(queued("callbacks").await, received, "each callback is queued once");
+    let pending: i64 = site.value("SELECT count(*) FROM claygate.deliveries WHERE state = 'pending'").await;
+    assert_eq!(queued("deliver.%").await, pending, "each row that is to be sent is queued once");
+    assert_eq!(site.count("deliveries").await, site.count("rows").await, "a delivery for every row");
+    let booked: i64 =
+        site.value("SELECT COALESCE(sum(accepted + filtered), 0)::bigint FROM claygate.row_batches").await;
+    assert_eq!(booked, site.count("rows").await, "rows as their batches counted them and as they are stored");
     let seen: i64 = site.value("SELECT COALESCE(sum(seen), 0)::bigint FROM claygate.quarantine").await;
     assert_eq!(of("conflict") + of("quarantined"), seen, "what went to quarantine");
     let scope = Scope { since: OffsetDateTime::UNIX_EPOCH, limit: Duration::from_secs(60), named_max: 10 };

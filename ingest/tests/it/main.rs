@@ -10,6 +10,7 @@ mod partitions;
 mod problems;
 mod process;
 mod release;
+mod rows;
 mod spool_files;
 mod taking_in;
 mod verification;
