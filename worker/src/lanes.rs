@@ -1,11 +1,14 @@
-//! Lanes: one per destination, with its slots. What routing hands to delivering goes through here.
+//! Lanes: one per destination, with its slots and the line before them. What routing hands to delivering goes through here.
 //!
-//! A slot is taken *before* the transaction that creates or leases a delivery, so that a lease never waits for
-//! one. A slot that is not started, or whose delivery panics, gives itself back on drop.
+//! A request needs a slot. What comes from the queue is leased when it has one. What routing hands over needs a *place in
+//! the line*, taken before the transaction that creates the delivery with its lease; places are given out for as long as the
+//! line is short enough to be through within [`AHEAD`], at the pace at which this lane has been answering. A lane that
+//! answers fast thus never sends its deliveries through the queue, and one that hangs gets no more than a few.
+//! A place that is not used, or whose delivery panics, gives itself back on drop.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::config::{Config, DestinationKind};
@@ -14,7 +17,7 @@ use common::person::Person;
 use common::queue::BATCH_MAX;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -23,6 +26,12 @@ use crate::destinations::requests_max;
 
 /// What a lease has beyond the longest request: time to record the outcome.
 const LEASE_MARGIN: Duration = Duration::from_secs(20);
+/// How long the line before a lane's slots may take, at the lane's own pace. Far below [`LEASE_MARGIN`].
+const AHEAD: Duration = Duration::from_millis(250);
+/// Most deliveries in one line: what a process that dies leaves to the rescuer.
+const LINE_MAX: usize = 256;
+/// How long a batch waits for places in lines that move. It is less than what the way through the queue takes.
+const ROOM_WITHIN: Duration = AHEAD;
 
 /// One delivery that this process holds a lease on, ready to be sent.
 #[derive(Clone, Debug)]
@@ -77,19 +86,64 @@ pub struct Started {
     pub turn: Option<Instant>,
 }
 
-/// A slot of a destination that nobody uses yet. Dropping it gives it back.
+/// A delivery in the line before the slots; its place is given back when this is dropped.
 #[derive(Debug)]
-pub struct Slot {
-    permit: OwnedSemaphorePermit,
-    start: mpsc::UnboundedSender<Started>,
+pub struct InLine {
+    /// What is to be sent.
+    pub delivery: LeasedDelivery,
+    _held: Held,
 }
 
-impl Slot {
-    /// Sends `delivery`, whose lease is committed. Never blocks: the slots bound what is under way.
+impl InLine {
+    /// Leaves the line.
+    pub(crate) fn into_delivery(self) -> LeasedDelivery {
+        self.delivery
+    }
+}
+
+/// A place in the line of a destination that nobody uses yet. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    held: Held,
+    line: mpsc::UnboundedSender<InLine>,
+}
+
+impl Place {
+    /// Has `delivery` sent, whose lease is committed, as soon as there is a slot. Never blocks: the places bound the line.
     pub fn start(self, delivery: LeasedDelivery) {
         // A runner that has gone (shutdown) lets the lease run out; the rescuer gives the delivery back.
-        let _ = self.start.send(Started { delivery, permit: self.permit, turn: None });
+        let _ = self.line.send(InLine { delivery, _held: self.held });
     }
+}
+
+/// Counts as a place taken for as long as it lives.
+#[derive(Debug)]
+struct Held(Arc<Line>);
+
+impl Line {
+    /// Takes a place where fewer than `end` are taken.
+    fn take(self: &Arc<Self>, end: usize) -> Option<Held> {
+        let one_more = |taken| (taken < end).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Held(Arc::clone(self)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        self.0.moved.notify_waiters();
+    }
+}
+
+/// The places before a lane's slots.
+#[derive(Debug, Default)]
+struct Line {
+    taken: AtomicUsize,
+    /// A place has become free.
+    moved: Notify,
+    /// What an attempt has taken lately, in microseconds; 0 before the first.
+    attempt_us: AtomicU64,
 }
 
 /// The lanes of this process.
@@ -108,12 +162,71 @@ pub(crate) struct Lane {
     pub(crate) waiting: AtomicBool,
     /// It has a rate, whose requests only its consumer reserves.
     has_rate: bool,
-    start: mpsc::UnboundedSender<Started>,
+    line: Arc<Line>,
+    start: mpsc::UnboundedSender<InLine>,
+}
+
+impl Lane {
+    /// Learns how long an attempt took.
+    pub(crate) fn note_attempt(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8).clamp(1, u64::MAX / 8);
+        // Two at once may lose one of them: it is an estimate.
+        let before = self.line.attempt_us.load(Ordering::Relaxed);
+        let mean = if before == 0 { took } else { (before * 7 + took) / 8 };
+        self.line.attempt_us.store(mean.max(1), Ordering::Relaxed);
+    }
+
+    /// How long the line may be now: no length at all while the lane is held, broken, limited by a rate, or something of it
+    /// waits in its queue, which comes first.
+    fn line_end(&self) -> usize {
+        if self.has_rate || self.waiting.load(Ordering::Relaxed) || !self.gate.is_open() {
+            return 0;
+        }
+        // Half of the slots, whatever is known of the pace.
+        let busy = self.size - self.slots.available_permits().min(self.size);
+        self.size.div_ceil(2).saturating_sub(busy).max(self.line_max())
+    }
+
+    fn try_place(&self) -> Option<Place> {
+        let held = self.line.take(self.line_end())?;
+        Some(Place { held, line: self.start.clone() })
+    }
+
+    /// Takes up to `want` places, some of them once they have become free.
+    async fn reserve(&self, want: usize, deadline: Instant) -> Vec<Place> {
+        let mut places = Vec::with_capacity(want);
+        loop {
+            let mut moved = std::pin::pin!(self.line.moved.notified());
+            moved.as_mut().enable();
+            while places.len() < want
+                && let Some(place) = self.try_place()
+            {
+                places.push(place);
+            }
+            // A lane that is not open, or whose whole line would be too short, does not move for us.
+            if places.len() == want || self.line_end() == 0 || self.line_max() < want {
+                return places;
+            }
+            if tokio::time::timeout_at(deadline, moved).await.is_err() {
+                return places;
+            }
+        }
+    }
+
+    /// How long it may be at the lane's pace.
+    fn line_max(&self) -> usize {
+        let attempt_us = u128::from(self.line.attempt_us.load(Ordering::Relaxed));
+        if attempt_us == 0 {
+            return 0;
+        }
+        let ahead = AHEAD.as_micros() * self.size as u128 / attempt_us;
+        usize::try_from(ahead).unwrap_or(LINE_MAX).min(LINE_MAX)
+    }
 }
 
 impl Lanes {
     /// A lane per destination, and for each the receiver of what is started in it.
-    pub fn new(config: &Config) -> (Self, HashMap<String, mpsc::UnboundedReceiver<Started>>) {
+    pub fn new(config: &Config) -> (Self, HashMap<String, mpsc::UnboundedReceiver<InLine>>) {
         let mut lanes = HashMap::new();
         let mut receivers = HashMap::new();
         for (name, destination) in &config.destinations {
@@ -131,6 +244,7 @@ impl Lanes {
                 gate: Gate::new(destination.breaker),
                 waiting: AtomicBool::new(false),
                 has_rate: destination.rate.is_some(),
+                line: Arc::default(),
                 start,
             };
             lanes.insert(name.clone(), Arc::new(lane));
@@ -139,18 +253,22 @@ impl Lanes {
         (Self { lanes }, receivers)
     }
 
-    /// A slot for the fast lane: running, breaker closed, no rate to wait for, nothing waiting, and fewer than half of
-    /// the slots taken.
-    pub fn try_slot(&self, destination: &str) -> Option<Slot> {
-        let lane = self.lanes.get(destination)?;
-        if lane.has_rate || lane.waiting.load(Ordering::Relaxed) || !lane.gate.is_open() {
-            return None;
+    /// A place in the fast lane, if there is one now.
+    pub fn try_place(&self, destination: &str) -> Option<Place> {
+        self.lanes.get(destination)?.try_place()
+    }
+
+    /// As many places as `wanted` says for each destination, or as there are. Waits, not for long, where a line moves. A
+    /// destination that has none to give is not waited for: its deliveries go through its queue.
+    pub async fn reserve_places(&self, wanted: &HashMap<String, usize>) -> HashMap<String, Vec<Place>> {
+        let deadline = Instant::now() + ROOM_WITHIN;
+        let mut places: HashMap<String, Vec<Place>> = HashMap::with_capacity(wanted.len());
+        for (destination, want) in wanted {
+            if let Some(lane) = self.lanes.get(destination) {
+                places.insert(destination.clone(), lane.reserve(*want, deadline).await);
+            }
         }
-        if lane.slots.available_permits() * 2 <= lane.size && lane.size > 1 {
-            return None;
-        }
-        let permit = Arc::clone(&lane.slots).try_acquire_owned().ok()?;
-        Some(Slot { permit, start: lane.start.clone() })
+        places
     }
 
     /// How long a lease of this destination is.

@@ -157,8 +157,10 @@ impl Consumer for PostgresConsumer {
     async fn receive(&mut self, want: usize) -> Result<Vec<Message>, QueueError> {
         // A ring between the look and the wait is kept by the bell.
         let want = want.max(1);
+        let waited = self.more_may_wait;
         let claimed = self.claim(want).await?;
-        if !claimed.is_empty() {
+        // Whoever was told that more may wait is told at once where nothing does.
+        if waited || !claimed.is_empty() {
             return Ok(claimed);
         }
         let wait = self.until_next().await?;

@@ -13,9 +13,10 @@ use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::gate::Passage;
 use super::{LaneWork, telemetry, verdict};
 use crate::destinations::{Outcome, Target};
-use crate::lanes::{LeasedDelivery, Started};
+use crate::lanes::{InLine, LeasedDelivery, Started};
 
 /// What has to be left of a lease beyond a request's total time: to write down how it went.
 const RECORD_MARGIN: Duration = Duration::from_secs(5);
@@ -56,6 +57,26 @@ impl LaneWork {
         self.attempts.spawn(async move { work.attempt(started).await });
     }
 
+    /// Starts what stands first in the line, as soon as it has a slot; gives it back where that takes too long, or where
+    /// nothing may be sent by then.
+    pub(super) async fn start_in_line(self: &Arc<Self>, first: InLine) {
+        let InLine { delivery, .. } = &first;
+        let latest =
+            delivery.lease_deadline.checked_sub(self.timeout + RECORD_MARGIN).unwrap_or(delivery.lease_deadline);
+        let slot = Arc::clone(&self.lane.slots).acquire_owned();
+        let permit = tokio::time::timeout_at(latest, slot).await.ok().and_then(Result::ok);
+        let now = Instant::now();
+        let wait = match (permit, self.lane.gate.passage(now)) {
+            (Some(permit), Passage::Open | Passage::Probe) => {
+                let started = Started { delivery: first.into_delivery(), permit, turn: None };
+                return self.spawn(started);
+            }
+            (_, Passage::Later(until)) => until.saturating_duration_since(now),
+            _ => Duration::ZERO,
+        };
+        self.return_lease(delivery, wait).await;
+    }
+
     /// Ends a delivery whose lead was removed: there is nothing to send.
     pub(super) fn spawn_unsendable(self: &Arc<Self>, started: Started) {
         let work = Arc::clone(self);
@@ -89,6 +110,7 @@ impl LaneWork {
             Made::Nothing { wait } => return self.give_back(&delivery, wait).await,
         };
         let duration = begun.elapsed();
+        self.lane.note_attempt(duration);
         if !matches!(self.target, Target::Log) {
             telemetry::count_attempt(&self.name, duration);
         }
@@ -144,6 +166,10 @@ impl LaneWork {
     /// Gives a lease back under which nothing was sent, to be due again after `wait`.
     async fn give_back(&self, delivery: &LeasedDelivery, wait: Duration) {
         self.lane.gate.abandon();
+        self.return_lease(delivery, wait).await;
+    }
+
+    async fn return_lease(&self, delivery: &LeasedDelivery, wait: Duration) {
         match deliveries::give_back(&self.database, &self.name, &[delivery.id], delivery.lease_token, wait).await {
             Ok(_) => self.doorbell.ring(&QueueName::deliver(&self.name)),
             Err(error) => tracing::warn!(

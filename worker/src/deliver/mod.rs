@@ -41,7 +41,7 @@ use self::pools::Pools;
 use self::recorder::Recorder;
 use crate::destinations::{PrepareError, Target};
 use crate::health::Health;
-use crate::lanes::{Lane, Lanes, Started};
+use crate::lanes::{InLine, Lane, Lanes};
 
 /// How long outcomes that are not written yet are kept after a stop, while the database is away.
 const RECORD_PATIENCE: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(10);
 /// Everything that delivers, built and not running yet.
 pub struct Deliverer {
     lanes: Arc<Lanes>,
-    works: Vec<(Arc<LaneWork>, mpsc::UnboundedReceiver<Started>)>,
+    works: Vec<(Arc<LaneWork>, mpsc::UnboundedReceiver<InLine>)>,
     database: Database,
     recorders: TaskTracker,
     drain: Duration,
@@ -184,20 +184,14 @@ fn pace_of(destination: &Destination, database: &Database) -> Option<Pace> {
     destination.rate.map(|rate| Pace::new(scope, rate, database.clone()))
 }
 
-/// Starts what routing hands over with its slot.
-async fn take_started(
-    work: Arc<LaneWork>,
-    mut receiver: mpsc::UnboundedReceiver<Started>,
-    shutdown: CancellationToken,
-) {
+/// Starts what routing hands over, in order, as slots become free. At a stop, what has no slot yet is given back.
+async fn take_started(work: Arc<LaneWork>, mut receiver: mpsc::UnboundedReceiver<InLine>, shutdown: CancellationToken) {
     loop {
-        let started = tokio::select! {
-            started = receiver.recv() => started,
+        let next = tokio::select! {
+            next = receiver.recv() => next,
             () = shutdown.cancelled() => receiver.try_recv().ok(),
         };
-        match started {
-            Some(started) => work.spawn(started),
-            None => return,
-        }
+        let Some(next) = next else { return };
+        work.start_in_line(next).await;
     }
 }

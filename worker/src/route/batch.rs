@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::plan::{Plan, Planned, plan};
 use super::{BatchReport, Router};
-use crate::lanes::{LeasedDelivery, Slot};
+use crate::lanes::{LeasedDelivery, Place};
 
 /// A callback that was read and judged.
 pub(super) struct Judged {
@@ -30,9 +30,9 @@ pub(super) struct Judged {
     trace: String,
 }
 
-/// A slot with what is needed to fill it once the commit has gone through.
+/// A place with what is needed to fill it once the commit has gone through.
 struct Reserved {
-    slot: Slot,
+    place: Place,
     token: Uuid,
     lease_deadline: Instant,
 }
@@ -45,7 +45,8 @@ impl Router {
             return Ok(BatchReport::default());
         }
         let mut judged = self.judge(&callbacks).await;
-        let (decided, reserved) = self.decide(&callbacks, &mut judged);
+        let places = self.inner.lanes.reserve_places(&wanted(&judged)).await;
+        let (decided, reserved) = self.decide(&callbacks, &mut judged, places);
         let routed = routing::commit(&self.inner.database, self.inner.rules.version(), &decided).await?;
         crash::point(Point::AfterRoute);
         Ok(self.start(&callbacks, &judged, decided, reserved, &routed))
@@ -81,8 +82,13 @@ impl Router {
         }
     }
 
-    /// Turns plans into rows, and takes a slot for each delivery that can start at once.
-    fn decide(&self, callbacks: &[Unrouted], judged: &mut [Judged]) -> (Vec<Decided>, HashMap<DeliveryId, Reserved>) {
+    /// Turns plans into rows, and gives the places to the deliveries that come first.
+    fn decide(
+        &self,
+        callbacks: &[Unrouted],
+        judged: &mut [Judged],
+        mut places: HashMap<String, Vec<Place>>,
+    ) -> (Vec<Decided>, HashMap<DeliveryId, Reserved>) {
         // Before the transaction starts, so that no lease ends earlier in the table than here.
         let now = Instant::now();
         let mut reserved = HashMap::new();
@@ -103,12 +109,12 @@ impl Router {
                     .iter()
                     .map(|planned| {
                         let id = DeliveryId::new();
-                        let slot =
-                            if planned.skip.is_none() { self.inner.lanes.try_slot(&planned.destination) } else { None };
-                        let lease = slot.map(|slot| {
+                        let mut places = places.get_mut(&planned.destination).filter(|_| planned.skip.is_none());
+                        let place = places.as_mut().and_then(|places| places.pop());
+                        let lease = place.map(|place| {
                             let duration = self.inner.lanes.lease_for(&planned.destination);
                             let token = Uuid::new_v4();
-                            reserved.insert(id, Reserved { slot, token, lease_deadline: now + duration });
+                            reserved.insert(id, Reserved { place, token, lease_deadline: now + duration });
                             NewLease { token, duration }
                         });
                         NewDelivery {
@@ -128,7 +134,7 @@ impl Router {
         (decided, reserved)
     }
 
-    /// After the commit: starts the slots, rings for what was queued, counts.
+    /// After the commit: starts what has a place, rings for what was queued, counts.
     fn start(
         &self,
         callbacks: &[Unrouted],
@@ -149,14 +155,14 @@ impl Router {
             let source: Arc<str> = callback.source.as_str().into();
             for delivery in decided.deliveries {
                 let Some(made) = routed.deliveries.get(&delivery.id) else { continue };
-                // A slot whose delivery was skipped after all is dropped here, which gives it back.
+                // A place whose delivery was skipped after all is dropped here, which gives it back.
                 let reserved = reserved.remove(&delivery.id);
                 if made.skipped.is_some() {
                     report.skipped += 1;
                     crate::telemetry::count_skipped_delivery(&delivery.destination);
                 } else if let Some(reserved) = reserved {
                     report.started += 1;
-                    reserved.slot.start(LeasedDelivery {
+                    reserved.place.start(LeasedDelivery {
                         id: delivery.id,
                         callback_id: Some(callback.id),
                         row_id: None,
@@ -185,6 +191,15 @@ impl Router {
         }
         report
     }
+}
+
+/// How many deliveries are planned for each destination.
+fn wanted(judged: &[Judged]) -> HashMap<String, usize> {
+    let mut wanted = HashMap::new();
+    for planned in judged.iter().flat_map(|one| &one.plan.deliveries).filter(|planned| planned.skip.is_none()) {
+        *wanted.entry(planned.destination.clone()).or_default() += 1;
+    }
+    wanted
 }
 
 impl Judged {

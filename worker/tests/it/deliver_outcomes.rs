@@ -185,7 +185,7 @@ async fn a_destination_that_is_gone_is_disabled() {
     assert_eq!((row.state.as_str(), row.failures), ("pending", 0));
     let known = common::db::destination_state::list(&rig.database()).await.unwrap();
     assert_eq!(known[0].state.as_str(), "disabled");
-    assert!(rig.lanes.try_slot("crm").is_none());
+    assert!(rig.lanes.try_place("crm").is_none());
     assert_eq!(rig.queued(&QueueName::deliver("crm")).await.0, 1);
 }
 

@@ -13,7 +13,7 @@ use sqlx::Row;
 use testkit::postgres::TestDatabase;
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use worker::lanes::{Lanes, Started};
+use worker::lanes::{InLine, Lanes};
 use worker::route::Router;
 
 /// One source without verification, and one destination `log` for everything.
@@ -30,7 +30,7 @@ pub(crate) struct RouteRig {
     pub(crate) doorbell: Doorbell,
     pub(crate) router: Router,
     pub(crate) rules: Arc<RuleSet>,
-    started: HashMap<String, mpsc::UnboundedReceiver<Started>>,
+    started: HashMap<String, mpsc::UnboundedReceiver<InLine>>,
 }
 
 /// A delivery as the table has it.
