@@ -68,6 +68,11 @@ impl OpenDatabase {
         &self.database
     }
 
+    /// Whether its server runs for this command alone.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// Closes the connections, and stops the server if this command started it.
     pub(crate) async fn close(self) -> anyhow::Result<()> {
         self.database.close().await;

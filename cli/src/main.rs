@@ -36,7 +36,11 @@ fn main() -> ExitCode {
 fn run(globals: &Globals, command: Command) -> anyhow::Result<ExitCode> {
     // A second installation in one process is refused; the first stays.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command.run(globals))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(command.run(globals));
+    // A read of standard input that waits for somebody to type holds nothing up.
+    runtime.shutdown_background();
+    done
 }
 
 /// The error and its causes; causes that the text above already contains are left out.

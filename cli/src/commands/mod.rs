@@ -13,6 +13,7 @@ mod init;
 mod migrate;
 mod plan;
 mod quota;
+mod send;
 mod since;
 mod up;
 mod verify;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Health(health::Health),
     Migrate(migrate::Migrate),
     Quota(quota::Quota),
+    Send(send::Send),
     Verify(verify::Verify),
 }
 
@@ -62,6 +64,7 @@ impl Command {
             Self::Health(command) => Box::pin(command.run(globals)).await,
             Self::Migrate(command) => Box::pin(command.run(globals)).await,
             Self::Quota(command) => Box::pin(command.run(globals)).await,
+            Self::Send(command) => Box::pin(command.run(globals)).await,
             Self::Verify(command) => Box::pin(command.run(globals)).await,
         }
     }

@@ -19,6 +19,7 @@ mod logs;
 mod marker;
 mod metrics;
 mod repair;
+mod send;
 mod sender;
 mod separate;
 mod service;
