@@ -6,13 +6,14 @@ use std::fmt;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::callback_url::read_callback_url;
 use super::destinations::{DestinationKind, read_requests};
 use super::filter::{read_filter, read_row_key};
 use super::http::{check_url, warn_of_private};
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
 use super::tree::Value;
-use super::{Body, Destination, Rate};
+use super::{Body, CallbackUrl, Destination, Rate};
 use crate::filter::Filter;
 use crate::rows::ADDED_BYTES;
 use crate::states::Reason;
@@ -45,6 +46,8 @@ pub struct ClayDestination {
     pub filter: Filter,
     /// What is sent: the fields of the lead or row ([`Body::Lead`]), or an object of templates. `claygate_id` is added.
     pub body: Body,
+    /// The signed URL that goes with every row, where the table is to call back to it.
+    pub callback_url: Option<CallbackUrl>,
 }
 
 /// One webhook URL. In a process that sends nothing it is empty, and so is its name.
@@ -120,8 +123,16 @@ pub(super) fn read_clay(reader: &Reader<'_>, destination: &mut Destination) {
         destination.once_per = Some(filter.within);
     }
     let (row_key, body) = (read_row_key(&everywhere), read_body(reader));
-    destination.kind =
-        DestinationKind::Clay(Box::new(ClayDestination { webhooks, cap, rollover, row_key, filter, body }));
+    let callback_url = read_callback_url(&everywhere);
+    destination.kind = DestinationKind::Clay(Box::new(ClayDestination {
+        webhooks,
+        cap,
+        rollover,
+        row_key,
+        filter,
+        body,
+        callback_url,
+    }));
 }
 
 impl Destination {
@@ -145,7 +156,7 @@ impl Destination {
 impl ClayDestination {
     /// How many bytes are added to a row on its way, at most.
     pub fn added_bytes(&self) -> usize {
-        ADDED_BYTES
+        ADDED_BYTES + self.callback_url.as_ref().map_or(0, CallbackUrl::added_bytes)
     }
 }
 

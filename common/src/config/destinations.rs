@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::callback_url::CALLBACK_URL;
 use super::clay::{ClayDestination, WEBHOOK, read_clay};
 use super::filter::FILTER;
 use super::http::{AUTH, STEP, check_url, read_http, warn_of_private};
@@ -363,6 +364,7 @@ pub(super) static DESTINATION: Section = Section {
         )
         .only(CLAY),
         Key::new("filter", Kind::Table(&FILTER), Preset::Said(""), "").only(CLAY),
+        Key::new("callback_url", Kind::Table(&CALLBACK_URL), Preset::Said("none"), "").only(CLAY),
     ],
 };
 

@@ -5,6 +5,7 @@
 //! in ([`defaults`]), the variables ([`overrides`]), section by section ([`read`]), and last what has to hold between
 //! settings ([`relations`]). Every problem is reported at once, and none of them shows a secret.
 
+mod callback_url;
 mod clay;
 mod defaults;
 mod destinations;
@@ -35,6 +36,7 @@ mod tests;
 mod tree;
 mod values;
 
+pub use callback_url::{CallbackUrl, UrlSigner};
 pub use clay::{ClayDestination, ClayWebhook, WebhookName};
 pub use destinations::{
     Auth, Body, BreakerConfig, Destination, DestinationKind, HttpDestination, Rate, SlackDestination, StatusSet, Step,
@@ -52,7 +54,7 @@ pub use show::to_toml;
 pub use sources::{ActiveSecret, Changed, IdempotencyConfig, Source, Verification};
 pub use tree::Origin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -96,7 +98,7 @@ pub enum Role {
     Up,
     /// Receives callbacks: needs no outbound tokens.
     Ingest,
-    /// Routes and delivers: needs no source secrets.
+    /// Routes and delivers: of the sources' secrets needs only those that sign callback URLs of rows.
     Worker,
     /// Looks and repairs: needs the database alone.
     Tool,
@@ -245,6 +247,7 @@ fn interpret(
     let context = Context::new(environment, locations.folder(), secrets_are_made);
     context.problems.borrow_mut().extend(misplaced);
     let mut config = read_config(role, &tree, &locations.data, &context);
+    callback_url::resolve(&mut config, role, &context);
     relations::check(&config, role, &context);
     let problems = context.problems.into_inner();
     let warnings = context.warnings.into_inner();
@@ -286,9 +289,10 @@ fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> 
     let spool = operations::read_spool(&section("spool"), data);
     let worker = operations::read_worker(&section("worker"));
     let admin = operations::read_admin(&section("admin"), (role == Role::Up).then_some(&*made_token));
+    let signing = if role.uses("destinations") { callback_url::signing_sources(tree) } else { BTreeSet::new() };
     let sources: BTreeMap<_, _> = named("sources")
         .into_iter()
-        .map(|(name, reader)| (name.clone(), sources::read_source(&name, &reader, data)))
+        .map(|(name, reader)| (name.clone(), sources::read_source(&name, &reader, data, signing.contains(&name))))
         .collect();
     let destinations: BTreeMap<_, _> = named("destinations")
         .into_iter()

@@ -20,6 +20,9 @@ pub struct Source {
     pub path: String,
     /// The verifications; any one suffices. Empty only in processes that receive nothing (then nothing passes).
     pub verify: Vec<Verification>,
+    /// What callback URLs of rows are signed with, where the process sends rows that have one: the secret of `signed-url`
+    /// that is accepted the longest.
+    pub signing_secret: Option<SecretString>,
     /// How its callbacks are recognised.
     pub idempotency: IdempotencyConfig,
     /// JSON pointers of lead fields whose names differ: field name → pointer.
@@ -164,13 +167,13 @@ pub(super) static IDEMPOTENCY: Section = Section {
     ],
 };
 
-/// Reads one source; `data` holds the secrets that claygate makes itself.
-pub(super) fn read_source(name: &str, reader: &Reader<'_>, data: &Path) -> Source {
+/// Reads one source; `data` holds the secrets that claygate makes itself. `signs`: URLs are signed with its secret.
+pub(super) fn read_source(name: &str, reader: &Reader<'_>, data: &Path, signs: bool) -> Source {
     reader.check_keys(None);
     let path = reader.parsed("path", |text| check_path(text).map(|()| text.to_owned())).unwrap_or_default();
     let verify = if reader.has("verify") {
         check_source_name(name, reader);
-        reader.tables("verify").iter().map(|one| read_verification(name, one)).collect()
+        reader.tables("verify").iter().map(|one| read_verification(name, one, signs)).collect::<Vec<_>>()
     } else if check_source_name(name, reader) {
         vec![read_default_verification(name, reader, data)]
     } else {
@@ -180,9 +183,11 @@ pub(super) fn read_source(name: &str, reader: &Reader<'_>, data: &Path) -> Sourc
     if verify.is_empty() {
         reader.wrong("verify", "is empty: name a verification, or kind = \"none\" if anyone may send");
     }
+    let signing_secret = verify.iter().filter(|_| signs).find_map(signing_secret);
     Source {
         name: name.to_owned(),
         path,
+        signing_secret,
         verify: if reader.strict { verify } else { Vec::new() },
         idempotency: read_idempotency(&reader.table("idempotency")),
         fields: read_fields(reader),
@@ -214,10 +219,20 @@ fn check_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn read_verification(source: &str, reader: &Reader<'_>) -> Verification {
+/// The secret that a new URL is signed with: of those that are accepted the longest the last, which a rotation added.
+fn signing_secret(verification: &Verification) -> Option<SecretString> {
+    let Verification::SignedUrl { secrets } = verification else { return None };
+    let usable = secrets.iter().filter(|secret| !secret.value.expose_secret().is_empty());
+    let longest = usable.max_by_key(|secret| secret.expires_at.map_or(i64::MAX, OffsetDateTime::unix_timestamp));
+    longest.map(|secret| secret.value.clone())
+}
+
+fn read_verification(source: &str, reader: &Reader<'_>, signs: bool) -> Verification {
     let kind = reader.choice("kind");
     reader.check_keys(kind.as_deref());
     let Some(kind) = kind else { return Verification::None };
+    let strict = reader.strict || (signs && kind == "signed-url");
+    let reader = &reader.clone().with_strict(strict);
     if kind == "none" {
         if reader.strict {
             reader.context.warn(format!(

@@ -99,6 +99,7 @@ burst = 10
 body = { email = "{{ lead.email }}" }
 row_key = ["/crm_id"]
 allow_loop = true
+callback_url = { source = "website-form", field = "back_to", expires = "7d" }
 [destinations.leads.filter]
 required = ["email"]
 email_fields = ["email", "/contact/email"]
@@ -497,7 +498,7 @@ fn what_is_shown_is_toml_with_origins() {
         "max_connections = 20  # line 5",
         "url = \"postgres://me@db.example.com/claygate\"  # line 3",
         "url = \"https://crm.example.com/***\"  # line 53",
-        "stop = true  # line 104",
+        "stop = true  # line 105",
         "changed = \"accept\"  # default",
         "# port: a free one, kept",
         "[[destinations.steps.steps]]",

@@ -29,6 +29,7 @@ pub mod rescue;
 pub mod routing;
 pub mod row_batches;
 pub mod row_intake;
+mod row_loop;
 pub mod rows;
 pub mod rule_sets;
 pub mod sweep;

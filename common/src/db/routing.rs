@@ -1,7 +1,7 @@
 //! The routing transaction: what becomes of a batch of callbacks, in one commit.
 //!
 //! Fence (`received` → end, for the routing that was read), leads, decisions, cool-downs, deliveries and their outbox
-//! entries stand or fall together. A callback that somebody else routed in the meantime is left out as a whole, so two
+//! entries, and which rows came back, stand or fall together. A callback that somebody else routed in the meantime is left out as a whole, so two
 //! workers on one batch make every delivery once. All multi-row writes are sorted by key.
 
 use std::collections::{HashMap, HashSet};
@@ -13,8 +13,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::cooldowns::{self, Contender};
+use super::row_loop::{self, Return};
 use super::{Database, DbError};
-use crate::ids::{CallbackId, DeliveryId};
+use crate::ids::{CallbackId, DeliveryId, RowId};
 use crate::lead::Lead;
 use crate::person::Person;
 use crate::queue::{BATCH_MAX, QueueName};
@@ -37,7 +38,9 @@ pub struct Unrouted {
     pub routing: i32,
     /// The raw body; `None` when retention removed it.
     pub body: Option<Vec<u8>>,
-    /// The workspace of the row that it came back from.
+    /// The row that it says it came back from; it may not exist.
+    pub row_id: Option<RowId>,
+    /// The workspace of that row.
     pub workspace: Option<String>,
 }
 
@@ -50,6 +53,8 @@ pub struct Decided {
     pub routing: i32,
     /// When it came in.
     pub received_at: OffsetDateTime,
+    /// The row that it says it came back from; it may not exist.
+    pub row_id: Option<RowId>,
     /// Its end.
     pub state: CallbackState,
     /// Why, where it was not routed.
@@ -117,7 +122,7 @@ pub struct Made {
 pub async fn load(database: &Database, ids: &[CallbackId]) -> Result<Vec<Unrouted>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = sqlx::query(
-        "SELECT c.id, c.source, c.key_kind, c.revision, c.received_at, c.routing, b.body, r.workspace
+        "SELECT c.id, c.source, c.key_kind, c.revision, c.received_at, c.routing, c.row_id, b.body, r.workspace
          FROM claygate.callbacks AS c
          LEFT JOIN claygate.callback_bodies AS b ON b.callback_id = c.id AND b.received_at = c.received_at
          LEFT JOIN claygate.rows AS r ON r.id = c.row_id
@@ -137,6 +142,7 @@ pub async fn load(database: &Database, ids: &[CallbackId]) -> Result<Vec<Unroute
                 received_at: row.try_get("received_at")?,
                 routing: row.try_get("routing")?,
                 body: row.try_get("body")?,
+                row_id: row.try_get::<Option<Uuid>, _>("row_id")?.map(RowId),
                 workspace: row.try_get("workspace")?,
             })
         })
@@ -196,6 +202,8 @@ pub async fn commit(database: &Database, rules_version: &str, decided: &[Decided
     let decided: Vec<&Decided> = decided.iter().filter(|one| callbacks.contains(&one.id)).collect();
     let blocked = cooldowns::take(&mut transaction, &contenders(&decided)).await?;
     let deliveries = insert_deliveries(&mut transaction, &decided, &blocked).await?;
+    // Last, so that the rows, which their senders want too, are held the shortest.
+    row_loop::mark_returned(&mut transaction, &returns(&decided)).await?;
     transaction.commit().await?;
     Ok(Routed { callbacks, deliveries })
 }
@@ -279,6 +287,11 @@ fn json(object: &serde_json::Map<String, serde_json::Value>) -> String {
 /// Arrays of arrays do not travel, so each lead's warnings go as lines.
 fn one_per_line(warnings: &[String]) -> String {
     warnings.iter().map(|warning| warning.replace('\n', " ")).collect::<Vec<_>>().join("\n")
+}
+
+fn returns(decided: &[&Decided]) -> Vec<Return> {
+    let back = |one: &&Decided| Some(Return { row: one.row_id?, callback: one.id, received_at: one.received_at });
+    decided.iter().filter_map(back).collect()
 }
 
 fn contenders(decided: &[&Decided]) -> Vec<Contender> {

@@ -127,11 +127,12 @@ pub async fn take_in(connection: &mut PgConnection, to: RowsFor<'_>, rows: &[New
     Ok(rows.iter().map(answer).collect())
 }
 
-/// Notes that Clay took these rows.
+/// Notes that Clay took these rows. One that has come back keeps the moment of which it came back.
 pub(super) async fn mark_sent(connection: &mut PgConnection, rows: &[RowId]) -> Result<(), DbError> {
     sqlx::query(
         "UPDATE claygate.rows AS r SET sent_at = now()
-         FROM (SELECT id FROM claygate.rows WHERE id = ANY($1) ORDER BY id FOR UPDATE) AS i WHERE r.id = i.id",
+         FROM (SELECT id FROM claygate.rows WHERE id = ANY($1) ORDER BY id FOR UPDATE) AS i
+         WHERE r.id = i.id AND (r.returned_at IS NULL OR r.sent_at IS NULL)",
     )
     .bind(rows.iter().map(|row| row.0).collect::<Vec<_>>())
     .execute(connection)

@@ -8,6 +8,7 @@ mod broker_outages;
 mod broker_poison;
 mod broker_queues;
 mod clay;
+mod clay_circle;
 mod compose;
 mod crash;
 mod crash_points;

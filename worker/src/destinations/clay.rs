@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::config::{Body, ClayDestination, Destination, StatusSet};
+use common::config::{Body, CallbackUrl, ClayDestination, Destination, StatusSet};
 use common::db::attempts::Taken;
 use common::db::clay_webhooks::Pool;
+use common::ids::RowId;
+use common::signature::sign_url;
 use common::states::{Class, Reason, WebhookState};
 use minijinja::Value as TemplateValue;
 use minijinja::value::Serde;
@@ -17,6 +19,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGE
 use reqwest::{Method, Request};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
 use url::Url;
 
 use super::classify::{Answer, Dialect, classify};
@@ -45,6 +48,7 @@ pub struct ClayTarget {
     pool: Pool,
     webhooks: BTreeMap<String, Prepared>,
     body: Option<JsonTemplate>,
+    callback_url: Option<CallbackUrl>,
     templates: Templates,
     guard: Guard,
     client: HttpClient,
@@ -105,7 +109,7 @@ impl ClayTarget {
             rollover: clay.rollover,
         };
         let webhooks = clay.webhooks.iter().enumerate().map(prepare).collect::<Result<_, PrepareError>>()?;
-        Ok(Self { pool, webhooks, body, templates, guard, client })
+        Ok(Self { pool, webhooks, body, callback_url: clay.callback_url.clone(), templates, guard, client })
     }
 
     /// The URLs, by name.
@@ -125,6 +129,9 @@ impl ClayTarget {
             },
         };
         object.insert(ID_FIELD.to_owned(), json!(delivery.row()));
+        if let Some(callback_url) = &self.callback_url {
+            object.insert(callback_url.field.clone(), json!(sign(callback_url, delivery.row())));
+        }
         let row = Value::Object(object).to_string().into_bytes();
         if row.len() > ROW_BYTES_MAX {
             let what = format!("the row has {} bytes; Clay takes {ROW_BYTES_MAX}", row.len());
@@ -166,6 +173,13 @@ impl ClayTarget {
         *request.body_mut() = Some(row.0.clone().into());
         Ok(request)
     }
+}
+
+/// The URL that the row's callback may come to from now on; `None`: the configuration has nothing to sign it with.
+fn sign(callback_url: &CallbackUrl, row: RowId) -> Option<String> {
+    let signer = callback_url.signer.as_ref()?;
+    let expires_at = OffsetDateTime::now_utc().checked_add(callback_url.expires.try_into().ok()?)?;
+    Some(sign_url(&signer.base, row, expires_at, &signer.secret).into())
 }
 
 fn fill_headers(headers: &mut HeaderMap, delivery: &LeasedDelivery, webhook: &Prepared) {

@@ -99,6 +99,7 @@ impl Router {
                 id: callback.id,
                 routing: callback.routing,
                 received_at: callback.received_at,
+                row_id: callback.row_id,
                 state: judged.plan.state,
                 reason: judged.plan.reason,
                 lead: judged.lead.take(),

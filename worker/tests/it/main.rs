@@ -12,4 +12,5 @@ mod deliver_rig;
 mod requests;
 mod route_rig;
 mod routing;
+mod row_loop;
 mod upkeep;
