@@ -18,7 +18,8 @@ async fn a_rolling_restart_over_full_queues_loses_no_attempt_and_gives_nothing_u
     const ROUNDS: usize = 6;
     let rig = Rig::start().await;
     let pool = rig.services.database.pool().clone();
-    rig.receiver.answer_with(Answer::status(200).after(Duration::from_millis(100)));
+    // Slow enough that there is still something to do after as many starts of workers, on a slow machine as well.
+    rig.receiver.answer_with(Answer::status(200).after(Duration::from_millis(500)));
     let intake = rig.services.ingest("ingest").await;
     let sender = rig.services.sender([&intake]);
     let answered = sender.spawn_load(LEADS).await.unwrap();
