@@ -68,13 +68,6 @@ pub struct LeasedDelivery {
     pub person: Option<Person>,
 }
 
-impl LeasedDelivery {
-    /// The row that it makes in a table of Clay: the one that was handed in, else one of its own id.
-    pub fn row(&self) -> RowId {
-        self.row_id.unwrap_or(RowId(self.id.0))
-    }
-}
-
 /// A delivery with the permit of its slot; the permit is given back when this is dropped.
 #[derive(Debug)]
 pub struct Started {

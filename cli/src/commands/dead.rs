@@ -44,7 +44,7 @@ struct List {
     #[arg(long, value_name = "WHEN")]
     since: Option<Since>,
     /// Go on behind this one, as the page before printed it.
-    #[arg(long, value_name = "MOMENT/ID", value_parser = parse_position)]
+    #[arg(long, value_name = "MOMENT/ID", value_parser = since::parse_position)]
     before: Option<(OffsetDateTime, Uuid)>,
     /// Lines of one page, at most 1000.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -62,14 +62,6 @@ struct Replay {
     id: Uuid,
     #[command(flatten)]
     confirmation: Confirmation,
-}
-
-fn parse_position(text: &str) -> Result<(OffsetDateTime, Uuid), String> {
-    let position = || {
-        let (moment, id) = text.split_once('/')?;
-        Some((OffsetDateTime::parse(moment, &Rfc3339).ok()?, id.parse().ok()?))
-    };
-    position().ok_or_else(|| "take it as the page before printed it".to_owned())
 }
 
 impl Dead {

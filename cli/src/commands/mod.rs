@@ -10,6 +10,7 @@ mod events;
 mod health;
 mod ingest;
 mod init;
+mod r#loop;
 mod migrate;
 mod plan;
 mod quota;
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Ingest(ingest::Ingest),
     Worker(worker::Worker),
     Init(init::Init),
+    Loop(r#loop::Loop),
     Config(config::Config),
     Column(column::Column),
     Dead(dead::Dead),
@@ -54,6 +56,7 @@ impl Command {
             Self::Ingest(command) => Box::pin(command.run(globals)).await,
             Self::Worker(command) => Box::pin(command.run(globals)).await,
             Self::Init(command) => Box::pin(command.run(globals)).await,
+            Self::Loop(command) => Box::pin(command.run(globals)).await,
             Self::Config(command) => Box::pin(command.run(globals)).await,
             Self::Column(command) => Box::pin(command.run(globals)).await,
             Self::Dead(command) => Box::pin(command.run(globals)).await,

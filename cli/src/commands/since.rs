@@ -6,6 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
+use uuid::Uuid;
 
 /// A moment: so long ago (`90m`, `24h`, `7d`), or an RFC 3339 timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,34 @@ pub(crate) fn parse_ago(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
+/// A place in a list: a moment and an id.
+pub(crate) fn parse_position(text: &str) -> Result<(OffsetDateTime, Uuid), String> {
+    let position = || {
+        let (moment, id) = text.split_once('/')?;
+        Some((OffsetDateTime::parse(moment, &Rfc3339).ok()?, id.parse().ok()?))
+    };
+    position().ok_or_else(|| "take it as the page before printed it".to_owned())
+}
+
+/// So much time, in its two largest units.
+pub(crate) fn shown_seconds(seconds: f64) -> String {
+    if seconds < 10.0 {
+        return format!("{seconds:.1}s");
+    }
+    // Far below 2^64; negative times are none.
+    let whole = seconds.round().max(0.0) as u64;
+    let parts = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")].map(|(unit, name)| (whole / unit, unit, name));
+    let Some((n, unit, name)) = parts.into_iter().find(|(n, ..)| *n > 0) else { return "0s".to_owned() };
+    let rest = parts
+        .into_iter()
+        .find(|(_, smaller, _)| *smaller < unit)
+        .map(|(_, smaller, name)| (whole % unit / smaller, name));
+    match rest {
+        Some((n_rest @ 1.., name_rest)) => format!("{n}{name} {n_rest}{name_rest}"),
+        _ => format!("{n}{name}"),
+    }
+}
+
 /// A moment for a table, to the second, in UTC.
 pub(crate) fn shown(moment: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
@@ -50,6 +79,22 @@ pub(crate) fn shown(moment: OffsetDateTime) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn times_are_shown_in_two_units() {
+        for (seconds, shown) in [
+            (0.0, "0.0s"),
+            (0.44, "0.4s"),
+            (42.4, "42s"),
+            (60.0, "1m"),
+            (190.0, "3m 10s"),
+            (18_120.0, "5h 2m"),
+            (18_030.0, "5h"),
+            (90_000.0, "1d 1h"),
+        ] {
+            assert_eq!(shown_seconds(seconds), shown);
+        }
+    }
 
     #[test]
     fn ago_or_a_moment() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use super::http::{check_url, warn_of_private};
 use super::read::Reader;
 use super::schema::{Key, Kind, Preset, Section};
 use super::tree::Value;
-use super::{Body, CallbackUrl, Destination, Rate};
+use super::{Body, CallbackUrl, Destination, Price, Rate};
 use crate::filter::Filter;
 use crate::rows::ADDED_BYTES;
 use crate::states::Reason;
@@ -48,6 +49,10 @@ pub struct ClayDestination {
     pub body: Body,
     /// The signed URL that goes with every row, where the table is to call back to it.
     pub callback_url: Option<CallbackUrl>,
+    /// How long after it was sent a row is overdue; `None`: nothing is expected back.
+    pub expect_within: Option<Duration>,
+    /// What a row costs, in the user's own unit.
+    pub price_per_row: Option<Price>,
 }
 
 /// One webhook URL. In a process that sends nothing it is empty, and so is its name.
@@ -124,6 +129,8 @@ pub(super) fn read_clay(reader: &Reader<'_>, destination: &mut Destination) {
     }
     let (row_key, body) = (read_row_key(&everywhere), read_body(reader));
     let callback_url = read_callback_url(&everywhere);
+    let expect_within = everywhere.duration("expect_within").filter(|within| !within.is_zero());
+    let price_per_row = everywhere.price("price_per_row");
     destination.kind = DestinationKind::Clay(Box::new(ClayDestination {
         webhooks,
         cap,
@@ -132,6 +139,8 @@ pub(super) fn read_clay(reader: &Reader<'_>, destination: &mut Destination) {
         filter,
         body,
         callback_url,
+        expect_within,
+        price_per_row,
     }));
 }
 

@@ -358,13 +358,29 @@ pub(super) static DESTINATION: Section = Section {
             "row_key",
             Kind::Texts,
             Preset::Said("none"),
-            "JSON pointers that, all of them together, make a handed-in row (`POST /v1/rows`) the same row \
+            "JSON pointers that, all of them together, make a handed-in row (`POST /v1/rows`, `claygate send`) the same row \
              again, for example `[\"/crm_id\"]`: a repeat is a duplicate whatever else changed in it. A row in which one of \
              them is missing, null, empty or a placeholder is known by its content, as all are where this is left out.",
         )
         .only(CLAY),
         Key::new("filter", Kind::Table(&FILTER), Preset::Said(""), "").only(CLAY),
         Key::new("callback_url", Kind::Table(&CALLBACK_URL), Preset::Said("none"), "").only(CLAY),
+        Key::new(
+            "expect_within",
+            Kind::Duration { min: Duration::ZERO, max: Duration::from_secs(366 * DAY) },
+            Preset::Is("24h"),
+            "How long after it was sent a row should be back; later it is overdue, and `claygate loop --missing` lists it. \
+             \"0s\": nothing is expected back, and nothing is overdue.",
+        )
+        .only(CLAY),
+        Key::new(
+            "price_per_row",
+            Kind::Price,
+            Preset::Said("none"),
+            "What one row costs, for `claygate loop`: a number in whatever unit you count (credits, a currency), which claygate \
+             repeats without naming it.",
+        )
+        .only(CLAY),
     ],
 };
 

@@ -16,6 +16,7 @@ mod locations;
 mod made_secrets;
 mod operations;
 mod overrides;
+mod price;
 #[cfg(test)]
 mod problem_tests;
 mod problems;
@@ -46,6 +47,7 @@ pub use made_secrets::{Readers, make_secret, missing_secrets, write_once};
 pub use operations::{
     AdminConfig, DatabaseConfig, IngestConfig, IngestLimits, SpoolConfig, TelemetryConfig, WorkerConfig,
 };
+pub use price::Price;
 pub use problems::{ConfigError, Problem};
 pub use queue::QueueConfig;
 pub use reference::page as reference_page;

@@ -15,7 +15,7 @@ use super::interpolation::{Gap, interpolate};
 use super::schema::{Key, Kind, Preset, Section, nearest};
 use super::tree::{Node, Origin, Table, Value};
 use super::values::{parse_duration, parse_rate, parse_size};
-use super::{Environment, Problem, Rate, Setting};
+use super::{Environment, Price, Problem, Rate, Setting};
 
 /// What one reading has: its surroundings, and what it found.
 pub(super) struct Context<'a> {
@@ -314,6 +314,19 @@ impl<'a> Reader<'a> {
     /// A rate, with the burst of one second.
     pub(super) fn rate(&self, name: &'static str) -> Option<Rate> {
         self.parsed(name, parse_rate)
+    }
+
+    /// A price, as a number or as a string.
+    pub(super) fn price(&self, name: &'static str) -> Option<Price> {
+        let number = match self.node(name).map(|node| (&node.value, &node.origin)) {
+            Some((Value::Integer(number), origin)) => Some((number.to_string(), Json::from(*number), origin)),
+            Some((Value::Float(number), origin)) => Some((number.to_string(), Json::from(*number), origin)),
+            _ => None,
+        };
+        let Some((text, shown, origin)) = number else { return self.parsed(name, |text| Price::parse(text.trim())) };
+        let _ = self.key(name);
+        self.note(name, shown, origin);
+        Price::parse(&text).map_err(|what| self.wrong(name, format!("{text} {what}"))).ok()
     }
 
     /// A path; a relative one starts at the file's folder.

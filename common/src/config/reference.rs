@@ -91,7 +91,7 @@ fn write_section(page: &mut String, section: &Section) {
 /// A default as it would be written in the file.
 fn show_preset(text: &str, kind: Kind) -> String {
     match kind {
-        Kind::Integer { .. } | Kind::Limit { .. } | Kind::Bool => text.to_owned(),
+        Kind::Integer { .. } | Kind::Limit { .. } | Kind::Price | Kind::Bool => text.to_owned(),
         Kind::Durations { .. } => format!("[\"{}\"]", text.replace(", ", "\", \"")),
         _ => format!("\"{text}\""),
     }

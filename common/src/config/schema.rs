@@ -61,6 +61,8 @@ pub(super) enum Kind {
         max: u64,
     },
     Rate,
+    /// A number with a fraction, or a string that is one.
+    Price,
     Url,
     Address,
     Path,
@@ -131,6 +133,7 @@ impl Kind {
                 | Self::Duration { .. }
                 | Self::Size { .. }
                 | Self::Rate
+                | Self::Price
                 | Self::Url
                 | Self::Address
                 | Self::Path
@@ -151,6 +154,7 @@ impl Kind {
             }
             Self::Size { min, max } => format!("a size from \"{}\" to \"{}\"", format_size(*min), format_size(*max)),
             Self::Rate => "a rate such as \"10/s\", \"300/m\" or \"400/h\"".to_owned(),
+            Self::Price => "a decimal number such as 0.012".to_owned(),
             Self::Url => "a URL".to_owned(),
             Self::Address => "an address such as \"127.0.0.1:8080\"".to_owned(),
             Self::Path => "a path".to_owned(),

@@ -50,7 +50,7 @@ fn no_key_is_ignored_and_no_unknown_key_is_accepted() {
 
 /// One tree per key with that key's value made nonsense, and one per table with an unknown key.
 fn mutate(root: &Table, path: &mut Vec<String>, mutants: &mut Vec<(String, Table)>) {
-    let nonsense = || Node { value: Value::Float(0.5), origin: Origin::Default };
+    let nonsense = || Node { value: Value::Float(-0.5), origin: Origin::Default };
     let table = find(&mut root.clone(), path).clone();
     let mut with_unknown = root.clone();
     let is_free = path.last().is_some_and(|key| ["body", "fields", "capture", "headers"].contains(&key.as_str()));

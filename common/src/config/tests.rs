@@ -96,6 +96,8 @@ cap = 30000
 rollover = 20000
 rate = "5/s"
 burst = 10
+expect_within = "6h"
+price_per_row = 0.012
 body = { email = "{{ lead.email }}" }
 row_key = ["/crm_id"]
 allow_loop = true

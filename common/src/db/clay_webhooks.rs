@@ -358,6 +358,12 @@ async fn raise(
         return Ok(());
     }
     going.sort_unstable_by_key(|(one, _)| one.row);
+    let ids: Vec<Uuid> = going.iter().map(|(one, _)| one.row.0).collect();
+    // In the order in which whoever marks rows locks them: an update alone takes them as it finds them.
+    sqlx::query("SELECT FROM claygate.rows WHERE id = ANY($1) ORDER BY id FOR UPDATE")
+        .bind(&ids)
+        .execute(&mut *connection)
+        .await?;
     let (webhooks, days, counts) = per_day(going.iter().map(|(_, counted)| *counted));
     sqlx::query(
         "WITH input AS (
@@ -382,7 +388,7 @@ async fn raise(
     .bind(webhooks)
     .bind(days)
     .bind(counts)
-    .bind(going.iter().map(|(one, _)| one.row.0).collect::<Vec<_>>())
+    .bind(ids)
     .bind(going.iter().map(|(one, _)| one.callback.map(|id| id.0)).collect::<Vec<Option<Uuid>>>())
     .bind(going.iter().map(|(_, counted)| counted.webhook.as_str()).collect::<Vec<_>>())
     .bind(&pool.workspace)

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::cooldowns::{self, Contender};
 use super::{Database, DbError};
-use crate::ids::{DeliveryId, RowId};
+use crate::ids::{CallbackId, DeliveryId, RowId};
 use crate::person::Person;
 use crate::queue::{BATCH_MAX, QueueName};
 use crate::states::Reason;
@@ -127,12 +127,34 @@ pub async fn take_in(connection: &mut PgConnection, to: RowsFor<'_>, rows: &[New
     Ok(rows.iter().map(answer).collect())
 }
 
-/// Notes that Clay took these rows. One that has come back keeps the moment of which it came back.
+/// The row of a delivery that a rule made: the first delivery of the callback to that destination gives it its id, so that
+/// what is sent again is the same row.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn id_of(
+    database: &Database,
+    callback: CallbackId,
+    destination: &str,
+    delivery: DeliveryId,
+) -> Result<RowId, DbError> {
+    let first: Option<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM claygate.deliveries WHERE callback_id = $1 AND destination = $2 ORDER BY replay LIMIT 1",
+    )
+    .bind(callback)
+    .bind(destination)
+    .fetch_optional(database.pool())
+    .await?;
+    Ok(RowId(first.unwrap_or(delivery.0)))
+}
+
+/// Notes that Clay took these rows, once more where it took them before. One that has come back keeps the moment of which it came back.
 pub(super) async fn mark_sent(connection: &mut PgConnection, rows: &[RowId]) -> Result<(), DbError> {
     sqlx::query(
-        "UPDATE claygate.rows AS r SET sent_at = now()
+        "UPDATE claygate.rows AS r SET times_sent = r.times_sent + 1,
+             sent_at = CASE WHEN r.returned_at IS NULL OR r.sent_at IS NULL THEN now() ELSE r.sent_at END
          FROM (SELECT id FROM claygate.rows WHERE id = ANY($1) ORDER BY id FOR UPDATE) AS i
-         WHERE r.id = i.id AND (r.returned_at IS NULL OR r.sent_at IS NULL)",
+         WHERE r.id = i.id",
     )
     .bind(rows.iter().map(|row| row.0).collect::<Vec<_>>())
     .execute(connection)

@@ -10,5 +10,6 @@ mod operator;
 mod queue_conformance;
 mod queue_postgres;
 mod queue_rabbitmq;
+mod row_loop;
 mod rows;
 mod sweep_plans;

@@ -6,6 +6,8 @@
 use common::crash::{self, Point};
 use common::db::attempts::{Submission, Taken};
 use common::db::clay_webhooks::{self, Counted, Counting, Refused};
+use common::db::{DbError, rows};
+use common::ids::RowId;
 use common::states::{Class, WebhookState};
 use tokio::time::Instant;
 
@@ -26,11 +28,12 @@ impl LaneWork {
         turn: Option<Instant>,
         has_time: &(dyn Fn() -> bool + Send + Sync),
     ) -> Made {
-        let row = match target.build(delivery) {
+        let Ok(id) = self.row_of(delivery).await else { return Made::Nothing { wait: AGAIN_AFTER } };
+        let row = match target.build(delivery, id) {
             Ok(row) => row,
             Err(outcome) => return Made::attempt(outcome, Instant::now()),
         };
-        let counting = |refused| Counting { row: delivery.row(), callback: delivery.callback_id, refused };
+        let counting = |refused| Counting { row: id, callback: delivery.callback_id, refused };
         let mut counted = match counter.count(counting(None)).await {
             Ok(Some(counted)) => counted,
             Ok(None) => {
@@ -54,7 +57,7 @@ impl LaneWork {
             let begun = Instant::now();
             let Answered { outcome, taken, webhook } = target.post(delivery, &counted.webhook, &row).await;
             crash::point(Point::AfterSend);
-            let submission = |taken| Some(Submission { row: delivery.row(), counted: counted.clone(), taken });
+            let submission = |taken| Some(Submission { row: id, counted: counted.clone(), taken });
             if outcome.status == Some(429) {
                 self.throttle_workspace(&outcome).await;
             }
@@ -93,6 +96,24 @@ impl LaneWork {
                 return Made::Attempt { outcome, begun, submission: None };
             }
             counted = next;
+        }
+    }
+
+    /// The row that a delivery makes in a table: the one that was handed in, else one of its own id, or of that of the
+    /// delivery that it repeats.
+    async fn row_of(&self, delivery: &LeasedDelivery) -> Result<RowId, DbError> {
+        match (delivery.row_id, delivery.callback_id) {
+            (Some(row), _) => Ok(row),
+            (None, Some(callback)) if delivery.replay > 0 => {
+                rows::id_of(&self.database, callback, &self.name, delivery.id).await.inspect_err(|error| {
+                    tracing::warn!(
+                        delivery = %delivery.id,
+                        error = error as &dyn std::error::Error,
+                        "the row of a delivery could not be found; it waits"
+                    );
+                })
+            }
+            (None, _) => Ok(RowId(delivery.id.0)),
         }
     }
 

@@ -117,8 +117,8 @@ impl ClayTarget {
         &self.pool
     }
 
-    /// The row of a delivery; `Err`: how its attempt ends, unsent.
-    pub(crate) fn build(&self, delivery: &LeasedDelivery) -> Result<Row, Outcome> {
+    /// The row of a delivery, by its id; `Err`: how its attempt ends, unsent.
+    pub(crate) fn build(&self, delivery: &LeasedDelivery, id: RowId) -> Result<Row, Outcome> {
         let mut object = match &self.body {
             None => delivery.lead.as_ref().clone(),
             Some(template) => match self.templates.render_json(template, &context(delivery)) {
@@ -128,9 +128,9 @@ impl ClayTarget {
                 Err(problem) => return Err(unbuilt(&BuildError::Body(problem))),
             },
         };
-        object.insert(ID_FIELD.to_owned(), json!(delivery.row()));
+        object.insert(ID_FIELD.to_owned(), json!(id));
         if let Some(callback_url) = &self.callback_url {
-            object.insert(callback_url.field.clone(), json!(sign(callback_url, delivery.row())));
+            object.insert(callback_url.field.clone(), json!(sign(callback_url, id)));
         }
         let row = Value::Object(object).to_string().into_bytes();
         if row.len() > ROW_BYTES_MAX {

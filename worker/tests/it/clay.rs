@@ -3,6 +3,7 @@
 use common::config::WebhookName;
 use common::db::clay_webhooks;
 use common::db::destination_state;
+use common::db::replay::replay_delivery;
 use common::db::rows::{NewRow, RowKey, RowKeyKind, RowsFor, take_in};
 use common::ids::{DeliveryId, RowId};
 use common::queue::QueueName;
@@ -98,6 +99,28 @@ async fn a_lead_becomes_a_row_that_is_known_again() {
     .await
     .unwrap();
     assert_eq!(made, ("acme".to_owned(), "leads".to_owned(), true));
+}
+
+#[tokio::test]
+async fn what_is_sent_again_is_the_same_row() {
+    let receiver = Receiver::start().await;
+    let rig = Rig::start(&clay("leads", &receiver, &["/one"], "")).await;
+    let first = rig.deliver("leads").await;
+    assert_eq!(ended(&rig, first).await, delivered());
+    let second = replay_delivery(&rig.database(), first, None).await.unwrap();
+    rig.doorbell.ring(&QueueName::deliver("leads"));
+    assert_eq!(ended(&rig, second).await, delivered());
+    let third = replay_delivery(&rig.database(), second, None).await.unwrap();
+    rig.doorbell.ring(&QueueName::deliver("leads"));
+    assert_eq!(ended(&rig, third).await, delivered());
+
+    let ids: Vec<serde_json::Value> =
+        receiver.requests().iter().map(|request| request.json()["claygate_id"].clone()).collect();
+    assert_eq!(ids, [json!(first), json!(first), json!(first)]);
+    let rows: Vec<(Uuid, i32)> =
+        sqlx::query_as("SELECT id, times_sent FROM claygate.rows").fetch_all(rig.test.pool()).await.unwrap();
+    assert_eq!(rows, [(first.0, 3)]);
+    assert_eq!(url(&rig, &receiver, "/one").await, active(3));
 }
 
 /// Hands in `bodies` as rows for `leads`, and answers the rows and their deliveries.
