@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::StatusSet;
 use super::read::{Reader, check_duration};
 use super::schema::{Kind, Preset, Section};
+use super::show::write_key;
 use super::tree::{Node, Origin, Value};
 use super::values::parse_status;
 
@@ -223,7 +224,7 @@ impl<'a> Reader<'a> {
         table
             .iter()
             .filter_map(|(entry, node)| {
-                let reader = self.nested(format!("{path}.{entry}"), section, node)?;
+                let reader = self.nested(format!("{path}.{}", write_key(entry)), section, node)?;
                 Some((entry.clone(), reader))
             })
             .collect()

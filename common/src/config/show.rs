@@ -47,7 +47,8 @@ fn write_setting(text: &mut String, setting: &Setting) {
     };
 }
 
-fn write_key(key: &str) -> String {
+/// A key as TOML takes it: bare where that is possible.
+pub(super) fn write_key(key: &str) -> String {
     let is_bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if is_bare { key.to_owned() } else { write_text(key) }
 }
