@@ -1,4 +1,4 @@
-//! The repository's own commands: `cargo xtask up`, `cargo xtask test` and `cargo xtask bench`.
+//! The repository's own commands: `cargo xtask up`, `test`, `bench` and `fuzz`.
 //!
 //! Chores live here, in Rust, and nothing of the product does. Each of them prepares the machine first, so that a fresh
 //! clone on a fresh machine needs nothing else.
@@ -6,6 +6,7 @@
 
 mod apt;
 mod bench;
+mod fuzz;
 mod machine;
 mod servers;
 mod shell;
@@ -51,6 +52,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Gives hostile input to what reads it, and looks at what has to hold. Needs cargo-fuzz and a C++ compiler.
+    ///
+    /// Example: cargo xtask fuzz signature --minutes 10
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
         Command::Up { arguments } => up::run(&arguments),
         Command::Test { arguments } => test::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Fuzz(fuzz) => fuzz.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
