@@ -46,6 +46,11 @@ impl Rig {
         Self { services: self.services.with(name, value), ..self }
     }
 
+    /// The same for a test whose books do not balance.
+    pub(crate) fn without_books(self) -> Self {
+        Self { services: self.services.without_books(), ..self }
+    }
+
     /// Deletes a queue with all that is in it, as an operator might.
     pub(crate) async fn delete_queue(&self, queue: &str) {
         self.broker.ctl(&["delete_queue", &format!("{}.{queue}", self.broker.prefix())]).await;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use testkit::postgres::TestDatabase;
 use testkit::receiver::Receiver;
 
+use crate::books;
 use crate::logs::{self, Log};
 use crate::sender::Sender;
 use crate::service::Service;
@@ -34,12 +35,13 @@ impl Role {
 }
 
 /// An installation: its configuration, its database, and what its processes write. What a process needs of the machine
-/// is in the environment, the rest in the file.
+/// is in the environment, the rest in the file. Dropped, at the end of its test, it looks whether its books balance.
 pub(crate) struct Services {
     folder: TempDir,
     pub(crate) database: TestDatabase,
     environment: Vec<(String, String)>,
     through_claygate: bool,
+    with_books: bool,
 }
 
 /// Everything goes to one destination, which answers as `receiver` is told.
@@ -76,7 +78,7 @@ impl Services {
             ("CLAYGATE_WORKER__RESCUE_EVERY", "1s".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
-        Self { folder, database, environment, through_claygate: false }
+        Self { folder, database, environment, through_claygate: false, with_books: true }
     }
 
     /// The same with RabbitMQ at `url` as the queue.
@@ -94,6 +96,12 @@ impl Services {
     /// The same by `claygate ingest` and `claygate worker` instead of the programs of their own.
     pub(crate) fn through_claygate(mut self) -> Self {
         self.through_claygate = true;
+        self
+    }
+
+    /// The same for a test that leaves, by purpose, what does not balance.
+    pub(crate) fn without_books(mut self) -> Self {
+        self.with_books = false;
         self
     }
 
@@ -158,6 +166,15 @@ impl Services {
             if path.extension().is_some_and(|extension| extension == "log") {
                 logs::assert_bounded(&path);
             }
+        }
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        // A test that has failed has said why, and a second panic would hide it.
+        if self.with_books && !std::thread::panicking() {
+            books::assert_balanced(&self.database.settings());
         }
     }
 }

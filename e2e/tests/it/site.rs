@@ -14,16 +14,20 @@ use tempfile::TempDir;
 use testkit::metrics::MetricsPage;
 use testkit::wait::wait_for;
 
+use crate::books;
+
 /// Long: the machine may be busy, and Postgres may have to recover.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The user that root becomes where a test is about ordinary users.
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// A folder with `claygate.toml`, and the user who runs claygate in it.
+/// A folder with `claygate.toml`, and the user who runs claygate in it. Dropped, at the end of its test, it looks by
+/// `claygate verify` whether the books balance, if there ever was a database.
 pub(crate) struct Site {
     folder: TempDir,
     program: PathBuf,
     uid: Option<u32>,
+    with_books: bool,
 }
 
 impl Site {
@@ -32,7 +36,7 @@ impl Site {
         let folder = tempfile::Builder::new().prefix("claygate-e2e-").tempdir().unwrap();
         let listeners = "[ingest]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
         std::fs::write(folder.path().join("claygate.toml"), format!("{listeners}{config}")).unwrap();
-        Self { folder, program: program("claygate"), uid: None }
+        Self { folder, program: program("claygate"), uid: None, with_books: true }
     }
 
     /// The same as somebody who is not root. Tests that run as an ordinary user anyway stay that user.
@@ -48,6 +52,12 @@ impl Site {
             chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         self.uid = Some(NOBODY);
+        self
+    }
+
+    /// The same for a test that leaves, by purpose, what does not balance.
+    pub(crate) fn without_books(mut self) -> Self {
+        self.with_books = false;
         self
     }
 
@@ -159,11 +169,19 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        // A test that has failed has said why, and a second panic would hide it.
+        let looks = self.with_books && !std::thread::panicking() && self.data().exists();
+        let looks = looks && self.postmaster_pid_file().with_file_name("PG_VERSION").exists();
+        let books = looks.then(|| books::on_a_runtime_of_its_own(self.run(&["verify"])));
         // As root the cluster lies outside of this folder.
         let home = self.data().canonicalize().ok().map(|_| self.postmaster_pid_file());
         let home = home.and_then(|file| Some(file.parent()?.parent()?.to_owned()));
         if let Some(home) = home.filter(|home| home.starts_with("/var/lib/claygate")) {
             let _ = std::fs::remove_dir_all(home);
+        }
+        if let Some(Output { status, stdout, stderr }) = books.filter(|output| !output.status.success()) {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            panic!("`claygate verify` ended with {status}: {}{}", text(&stdout), text(&stderr));
         }
     }
 }
