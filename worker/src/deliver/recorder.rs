@@ -110,7 +110,13 @@ impl Writer {
                     strange += 1;
                 }
                 Err(DbError::Unavailable(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "outcomes wait for the database");
+                    // Once for each group that waits.
+                    if pause == PAUSE_MIN {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "outcomes wait for the database");
+                    } else {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::debug!(error, "outcomes still wait for the database");
+                    }
                     groups.push(group);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);

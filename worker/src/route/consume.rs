@@ -121,7 +121,12 @@ where
                 return Some(done);
             }
             Err(error @ DbError::Unavailable(_)) => {
-                tracing::warn!(error = %chain(&error), "routing waits for the database");
+                // Every batch under way says so once.
+                if pause == PAUSE_MIN {
+                    tracing::warn!(error = %chain(&error), "routing waits for the database");
+                } else {
+                    tracing::debug!(error = %chain(&error), "routing still waits for the database");
+                }
                 wait(shutdown, &mut pause).await;
                 if shutdown.is_cancelled() {
                     return None;
