@@ -1,11 +1,15 @@
 //! An HTTP client for tests: loopback only in practice, no proxy, no redirects.
 
+use std::time::Duration;
+
 /// A client of its own, with rustls' provider installed once for the process.
 pub fn client() -> reqwest::Client {
     // A second installation in one process is refused; the first stays.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()
+        // What a server holds for its clients shows soon after the last of them had something to say.
+        .pool_idle_timeout(Duration::from_secs(5))
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("a client needs no more than the provider")

@@ -48,6 +48,13 @@ impl TestDatabase {
         Self::clone_of(&server_settings(), "template0").await
     }
 
+    /// A fresh database with the current schema on this server.
+    pub(crate) async fn on(server: &ConnectSettings) -> Self {
+        let test = Self::clone_of(server, "template0").await;
+        migrate(&test.settings).await.expect("the migrations apply to an empty database");
+        test
+    }
+
     #[allow(clippy::expect_used)]
     async fn clone_of(server: &ConnectSettings, template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -97,6 +97,8 @@ pub struct ReceivedRequest {
     pub body: Vec<u8>,
     /// When it was there as a whole.
     pub at: Instant,
+    /// The status that it is answered with; `None`: it gets no answer.
+    pub answer: Option<u16>,
 }
 
 impl ReceivedRequest {
@@ -166,6 +168,11 @@ impl Receiver {
         Self { address, shared, handle }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL of `path` (with a leading slash) here.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -191,6 +198,11 @@ impl Receiver {
     /// Everything that came in so far, in order.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         lock(&self.shared.requests).clone()
+    }
+
+    /// The same, and forgets them.
+    pub fn take_requests(&self) -> Vec<ReceivedRequest> {
+        std::mem::take(&mut *lock(&self.shared.requests))
     }
 
     /// Requests that are under way.
@@ -271,9 +283,10 @@ impl Shared {
     /// Records a request and takes its answer.
     fn take(&self, request: &HttpRequest, body: &[u8]) -> Answer {
         let path = request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let answer = self.next_answer(&path);
         lock(&self.requests).push(ReceivedRequest {
             method: request.method().to_string(),
-            path: path.clone(),
+            path,
             headers: request
                 .headers()
                 .iter()
@@ -281,7 +294,12 @@ impl Shared {
                 .collect(),
             body: body.to_vec(),
             at: Instant::now(),
+            answer: matches!(answer.how, How::Whole | How::Endless).then_some(answer.status),
         });
+        answer
+    }
+
+    fn next_answer(&self, path: &str) -> Answer {
         let mut script = lock(&self.script);
         if let Some((_, answer)) = script.by_path.iter().find(|(prefix, _)| path.starts_with(prefix)) {
             return answer.clone();

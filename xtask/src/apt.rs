@@ -58,6 +58,11 @@ pub(crate) fn install_rabbitmq(root: Root) -> anyhow::Result<()> {
     run(root.command("systemctl").arg("disable").args(&units))
 }
 
+/// Installs libfaketime.
+pub(crate) fn install_faketime(root: Root) -> anyhow::Result<()> {
+    install(root, "libfaketime")
+}
+
 fn install(root: Root, package: &str) -> anyhow::Result<()> {
     // A list that cannot be refreshed may still be good enough for the installation.
     if let Err(error) = run(root.command("apt-get").args(["update"])) {

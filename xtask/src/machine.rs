@@ -68,6 +68,21 @@ pub(crate) fn ensure_rabbitmq() -> anyhow::Result<()> {
     RABBITMQ.ensure()
 }
 
+/// Installs libfaketime, by which a test sets the clock of one process, where that works without a question. The test says
+/// aloud that it was skipped where it is missing.
+pub(crate) fn try_faketime() {
+    let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|of| format!("/usr/lib/{of}/faketime"));
+    if libraries.iter().any(|folder| std::path::Path::new(folder).is_dir())
+        || !works(Command::new("apt-get").arg("--version"))
+    {
+        return;
+    }
+    let Some(root) = apt::Root::become_quietly() else { return };
+    if let Err(error) = apt::install_faketime(root) {
+        println!("- libfaketime could not be installed ({error:#}); the clock of a process is not stepped");
+    }
+}
+
 impl Package {
     fn ensure(&self) -> anyhow::Result<()> {
         let Self { name, version, variable, .. } = self;

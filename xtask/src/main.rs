@@ -1,4 +1,4 @@
-//! The repository's own commands: `cargo xtask up`, `test`, `bench` and `fuzz`.
+//! The repository's own commands: `cargo xtask up`, `test`, `bench`, `crash` and `fuzz`.
 //!
 //! Chores live here, in Rust, and nothing of the product does. Each of them prepares the machine first, so that a fresh
 //! clone on a fresh machine needs nothing else.
@@ -6,6 +6,7 @@
 
 mod apt;
 mod bench;
+mod crash;
 mod fuzz;
 mod machine;
 mod servers;
@@ -52,6 +53,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Kills, stops and cuts off everything under load, and looks whether anything was lost or sent twice.
+    ///
+    /// Without arguments: what the test command runs of it, each fault once. With --full: release builds, long stops,
+    /// random order, again and again; the first promise that is broken ends it, with exit code 1 and the command that
+    /// repeats it.
+    ///
+    /// Example: cargo xtask crash --full --seed 42 --minutes 60
+    Crash(crash::Crash),
     /// Gives hostile input to what reads it, and looks at what has to hold. Needs cargo-fuzz and a C++ compiler.
     ///
     /// Example: cargo xtask fuzz signature --minutes 10
@@ -63,6 +72,7 @@ fn main() -> ExitCode {
         Command::Up { arguments } => up::run(&arguments),
         Command::Test { arguments } => test::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Crash(crash) => crash::run(&crash),
         Command::Fuzz(fuzz) => fuzz.run(),
     };
     match done {

@@ -28,6 +28,7 @@ pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
 fn run_all(arguments: &[OsString]) -> anyhow::Result<()> {
     machine::ensure_postgres()?;
     machine::ensure_rabbitmq()?;
+    machine::try_faketime();
     check("fmt", &["fmt", "--all", "--check"])?;
     check("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // Programs and tests in one go: the tests of real processes need the former, and both share their dependencies.
@@ -48,7 +49,8 @@ fn check(component: &str, arguments: &[&str]) -> anyhow::Result<()> {
     shell::run(cargo().args(arguments))
 }
 
-fn tests(arguments: &[OsString]) -> anyhow::Result<Command> {
+/// The command that runs the tests.
+pub(crate) fn tests(arguments: &[OsString]) -> anyhow::Result<Command> {
     let mut command = cargo();
     if works(cargo().args(["nextest", "--version"])) {
         command.args(["nextest", "run", "--workspace"]);

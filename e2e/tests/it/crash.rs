@@ -1,4 +1,4 @@
-//! Kill -9 and SIGTERM under load: what was answered with 200 reaches its end, and nothing is sent twice for no reason.
+//! Kill -9, SIGSTOP and SIGTERM of `claygate up` under load: what was answered with 200 reaches its end, and nothing is sent twice for no reason.
 
 use std::time::Duration;
 
@@ -86,6 +86,18 @@ async fn a_killed_postgres_under_load_loses_nothing() {
     assert_eq!(up.wait().code(), Some(1));
     let up = rig.up_again().await;
     rig.assert_nothing_lost(LEADS, 1).await;
+    assert!(up.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_up_that_stands_still_under_load_loses_nothing_and_sends_nothing_twice() {
+    const LEADS: usize = 160;
+    let (mut rig, up) = UnderLoad::start(LEADS).await;
+    rig.sender.wait_for_answers(40).await;
+    signal(up.pid(), Signal::STOP);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    signal(up.pid(), Signal::CONT);
+    rig.assert_nothing_lost(LEADS, 0).await;
     assert!(up.terminate().success());
 }
 

@@ -18,6 +18,7 @@ mod help;
 mod lifecycle;
 mod logs;
 mod marker;
+mod matrix;
 mod metrics;
 mod repair;
 mod send;

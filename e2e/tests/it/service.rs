@@ -82,6 +82,14 @@ impl Service {
         MetricsPage::new(answer.text().await.unwrap())
     }
 
+    /// The hour of its clock, from 00 to 23.
+    pub(crate) async fn hour(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/livez", self.admin_port);
+        let answer = testkit::http::client().get(url).timeout(LIMIT).send().await.unwrap();
+        // As in `Sat, 01 Jan 2000 09:30:00 GMT`.
+        answer.headers()["date"].to_str().unwrap()[17..19].to_owned()
+    }
+
     /// Watches `/readyz` from now on.
     pub(crate) fn watch(&self) -> Vigil {
         assert_eq!(self.role, Role::Ingest, "a worker's readiness may turn red");
@@ -101,6 +109,14 @@ impl Service {
     /// The public port of an intake.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn signal(&self, what: Signal) {

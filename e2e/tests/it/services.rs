@@ -40,6 +40,8 @@ pub(crate) struct Services {
     folder: TempDir,
     pub(crate) database: TestDatabase,
     environment: Vec<(String, String)>,
+    /// What processes of one kind have beside it, or instead.
+    by_role: Vec<(Role, String, String)>,
     through_claygate: bool,
     with_books: bool,
 }
@@ -78,7 +80,7 @@ impl Services {
             ("CLAYGATE_WORKER__RESCUE_EVERY", "1s".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
-        Self { folder, database, environment, through_claygate: false, with_books: true }
+        Self { folder, database, environment, by_role: Vec::new(), through_claygate: false, with_books: true }
     }
 
     /// The same with RabbitMQ at `url` as the queue.
@@ -90,6 +92,12 @@ impl Services {
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with a variable for processes of one kind.
+    pub(crate) fn with_for(mut self, role: Role, name: &str, value: &str) -> Self {
+        self.by_role.push((role, name.to_owned(), value.to_owned()));
         self
     }
 
@@ -127,7 +135,8 @@ impl Services {
         self.spawn_command(role, name, command)
     }
 
-    fn spawn_command(&self, role: Role, name: &str, mut command: Command) -> Service {
+    /// Starts a command made of [`Services::command`], and does not wait.
+    pub(crate) fn spawn_command(&self, role: Role, name: &str, mut command: Command) -> Service {
         let path = self.log_of(name);
         let file = File::options().create(true).append(true).open(&path).unwrap();
         let log = Log::new(path);
@@ -135,7 +144,8 @@ impl Services {
         Service::new(role, name, child, log)
     }
 
-    fn command(&self, role: Role, name: &str) -> Command {
+    /// What starts such a process.
+    pub(crate) fn command(&self, role: Role, name: &str) -> Command {
         let mut command = if self.through_claygate {
             let mut command = Command::new(program("claygate"));
             command.arg(role.as_str());
@@ -146,8 +156,14 @@ impl Services {
         command.arg("--config").arg(self.folder.path().join("claygate.toml"));
         command.arg("--data").arg(self.folder.path().join(name));
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(self.by_role.iter().filter(|(of, ..)| *of == role).map(|(_, name, value)| (name, value)));
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command
+    }
+
+    /// The data folder of the process of this name.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// A sender to these intakes.
