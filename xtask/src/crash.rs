@@ -1,5 +1,6 @@
 //! `cargo xtask crash`: the tests that kill everything, once as in the test command, or again and again in release.
 
+use std::ffi::OsString;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +14,9 @@ use crate::{machine, test};
 /// What the tests take from here.
 const SEED_VARIABLE: &str = "CLAYGATE_CRASH_SEED";
 const MINUTES_VARIABLE: &str = "CLAYGATE_CRASH_MINUTES";
-/// The crash matrix, the kills of `claygate up`, and the named crash points.
-const TESTS: &str = "package(e2e) & (test(matrix::) | test(crash::) | test(crash_points::))";
+/// The crash matrix, the kills of `claygate up`, and the named crash points; with nextest, and without.
+const TESTS: [&str; 3] = ["--no-capture", "-E", "package(e2e) & test(/^(matrix|crash|crash_points)::/)"];
+const TESTS_WITHOUT_NEXTEST: [&str; 5] = ["--", "--nocapture", "matrix::", "crash::", "crash_points::"];
 const EVERYTHING: &str = "matrix::every_fault_in_random_order_loses_nothing";
 /// The tests, with the programs that they start: built together, these have the crash points.
 const PACKAGES: [&str; 8] = ["--package", "cli", "--package", "ingest", "--package", "worker", "--package", "e2e"];
@@ -44,7 +46,8 @@ pub(crate) fn run(crash: &Crash) -> anyhow::Result<()> {
 fn once() -> anyhow::Result<()> {
     shell::run(cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
     let servers = Servers::start()?;
-    let arguments = ["-E", TESTS, "--no-capture"].map(Into::into);
+    let arguments = if test::has_nextest() { &TESTS[..] } else { &TESTS_WITHOUT_NEXTEST };
+    let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
     let tested = test::tests(&arguments).and_then(|mut tests| shell::run(tests.envs(servers.variables())));
     servers.stop()?;
     tested

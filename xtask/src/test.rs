@@ -49,10 +49,14 @@ fn check(component: &str, arguments: &[&str]) -> anyhow::Result<()> {
     shell::run(cargo().args(arguments))
 }
 
+pub(crate) fn has_nextest() -> bool {
+    works(cargo().args(["nextest", "--version"]))
+}
+
 /// The command that runs the tests.
 pub(crate) fn tests(arguments: &[OsString]) -> anyhow::Result<Command> {
     let mut command = cargo();
-    if works(cargo().args(["nextest", "--version"])) {
+    if has_nextest() {
         command.args(["nextest", "run", "--workspace"]);
     } else {
         command.args(["test", "--workspace", "--lib", "--bins", "--tests"]);

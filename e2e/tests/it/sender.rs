@@ -135,10 +135,15 @@ impl Sender {
 
     /// Sends a lead every [`STREAM_EVERY`] until it is stopped.
     pub(crate) fn spawn_stream(&self) -> Stream {
+        self.spawn_stream_every(STREAM_EVERY)
+    }
+
+    /// Sends a lead as often as this until it is stopped.
+    pub(crate) fn spawn_stream_every(&self, every: Duration) -> Stream {
         let sender = self.clone();
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let (mut running, mut beat) = (JoinSet::new(), tokio::time::interval(STREAM_EVERY));
+            let (mut running, mut beat) = (JoinSet::new(), tokio::time::interval(every));
             loop {
                 tokio::select! {
                     _ = &mut stopped => return running.join_all().await,

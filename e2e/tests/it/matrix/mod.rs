@@ -22,11 +22,23 @@ use self::fault::{Fault, NETWORK, PROCESSES, SURROUNDINGS};
 use self::rig::{LEASE, Rig};
 use self::table::Table;
 
-const STOP: Duration = Duration::from_secs(3);
-/// Longer than a lease, a heartbeat and every time-out.
-const LONG_STOP: Duration = Duration::from_secs(30);
-/// Answers before and after a fault, so that something is under way when it comes, and when it goes.
-const BEFORE: usize = 40;
+/// How a fault comes.
+struct Way {
+    /// How long it lasts, where it lasts.
+    hold: Duration,
+    /// To which of the two processes of a kind.
+    which: usize,
+    /// After how many answers.
+    before: usize,
+    /// Between two leads.
+    every: Duration,
+}
+
+/// The usual one: short.
+const BRIEFLY: Way = Way { hold: Duration::from_secs(3), which: 0, before: 40, every: Duration::from_millis(15) };
+/// Longer than a lease, a heartbeat and every time-out. So much waits meanwhile that it has to be sent more slowly.
+const LONG: Way = Way { hold: Duration::from_secs(30), every: Duration::from_millis(50), ..BRIEFLY };
+/// Answers after a fault, so that something was under way when it went.
 const AFTER: usize = 20;
 
 /// What `cargo xtask crash --full` asks for.
@@ -34,18 +46,18 @@ const SEED_VARIABLE: &str = "CLAYGATE_CRASH_SEED";
 const MINUTES_VARIABLE: &str = "CLAYGATE_CRASH_MINUTES";
 
 /// Lets a fault happen under load, and looks whether everything was kept.
-async fn go_through(rig: &mut Rig, table: &mut Table, fault: Fault, which: usize, before: usize, hold: Duration) {
+async fn go_through(rig: &mut Rig, table: &mut Table, fault: Fault, way: &Way) {
     if let Some(missing) = afflict::missing_for(fault) {
         println!("{fault:<34} skipped: {missing}");
         return;
     }
     let started = Instant::now();
-    let load = rig.sender.spawn_stream();
-    rig.go_on(before).await;
-    rig.suffer(fault, which, hold).await;
+    let load = rig.sender.spawn_stream_every(way.every);
+    rig.go_on(way.before).await;
+    rig.suffer(fault, way.which, way.hold).await;
     rig.go_on(AFTER).await;
     let answered = load.stop().await;
-    let row = rig.assert_kept(&fault.to_string(), answered, fault.repeats_max(hold, LEASE)).await;
+    let row = rig.assert_kept(&fault.to_string(), answered, fault.repeats_max(way.hold, LEASE)).await;
     println!("{row}  {:>3} s  {}", started.elapsed().as_secs(), rig.usage());
     table.0.push(row);
 }
@@ -54,7 +66,7 @@ async fn go_through_all(faults: &[Fault]) {
     let mut table = Table::default();
     let mut rig = Rig::start().await;
     for fault in faults {
-        go_through(&mut rig, &mut table, *fault, 0, BEFORE, STOP).await;
+        go_through(&mut rig, &mut table, *fault, &BRIEFLY).await;
     }
     rig.end().await;
 }
@@ -93,8 +105,8 @@ async fn every_fault_in_random_order_loses_nothing() {
             if Instant::now() >= end {
                 break 'rounds;
             }
-            let (which, before) = (random.random_range(0..2), random.random_range(BEFORE / 2..BEFORE * 4));
-            go_through(&mut rig, &mut table, *fault, which, before, LONG_STOP).await;
+            let (which, before) = (random.random_range(0..2), random.random_range(20..160));
+            go_through(&mut rig, &mut table, *fault, &Way { which, before, ..LONG }).await;
         }
     }
     rig.end().await;
