@@ -19,7 +19,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use self::fault::{Fault, NETWORK, PROCESSES, SURROUNDINGS};
-use self::rig::{LEASE, Rig};
+use self::rig::Rig;
 use self::table::Table;
 
 /// How a fault comes.
@@ -57,7 +57,7 @@ async fn go_through(rig: &mut Rig, table: &mut Table, fault: Fault, way: &Way) {
     rig.suffer(fault, way.which, way.hold).await;
     rig.go_on(AFTER).await;
     let answered = load.stop().await;
-    let row = rig.assert_kept(&fault.to_string(), answered, fault.repeats_max(way.hold, LEASE)).await;
+    let row = rig.assert_kept(&fault.to_string(), answered, fault.repeats_max(way.hold)).await;
     println!("{row}  {:>3} s  {}", started.elapsed().as_secs(), rig.usage());
     table.0.push(row);
 }
