@@ -15,7 +15,8 @@ use crate::{machine, test};
 const SEED_VARIABLE: &str = "CLAYGATE_CRASH_SEED";
 const MINUTES_VARIABLE: &str = "CLAYGATE_CRASH_MINUTES";
 /// The crash matrix, the kills of `claygate up`, and the named crash points; with nextest, and without.
-const TESTS: [&str; 3] = ["--no-capture", "-E", "package(e2e) & test(/^(matrix|crash|crash_points)::/)"];
+const TESTS: [&str; 4] =
+    ["--success-output", "immediate", "-E", "package(e2e) & test(/^(matrix|crash|crash_points)::/)"];
 const TESTS_WITHOUT_NEXTEST: [&str; 5] = ["--", "--nocapture", "matrix::", "crash::", "crash_points::"];
 const EVERYTHING: &str = "matrix::every_fault_in_random_order_loses_nothing";
 /// The tests, with the programs that they start: built together, these have the crash points.
