@@ -1,15 +1,18 @@
-//! The listener and its three pages.
+//! The listener and its pages.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::ContentType;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::http::header::{ALLOW, ContentType};
+use actix_web::{App, HttpResponse, HttpServer, Resource, Route, web};
+use common::config::Config;
 use common::telemetry::metrics::MetricsHandle;
 use common::telemetry::{Probe, Verdict};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+
+use crate::openapi;
 
 /// The admin listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,8 @@ pub struct AdminServer {
 struct Parts {
     probes: Vec<Arc<dyn Probe>>,
     metrics: MetricsHandle,
+    /// The OpenAPI document, as it is sent.
+    document: String,
 }
 
 /// What `/readyz` answers.
@@ -47,14 +52,16 @@ struct Check<'a> {
 }
 
 impl AdminServer {
-    /// Opens the listener; port 0 takes a free one.
+    /// Opens the listener of `config`; port 0 takes a free one.
     ///
     /// # Errors
     /// [`BindError`] when the address is taken or not this machine's.
-    pub fn bind(listen: SocketAddr, probes: Vec<Arc<dyn Probe>>, metrics: MetricsHandle) -> Result<Self, BindError> {
+    pub fn bind(config: &Config, probes: Vec<Arc<dyn Probe>>, metrics: MetricsHandle) -> Result<Self, BindError> {
+        let listen = config.admin.listen;
         let listener = TcpListener::bind(listen).map_err(|source| BindError { listen, source })?;
         let port = listener.local_addr().map_err(|source| BindError { listen, source })?.port();
-        Ok(Self { listener, port, parts: Arc::new(Parts { probes, metrics }) })
+        let document = openapi::document(config).to_string();
+        Ok(Self { listener, port, parts: Arc::new(Parts { probes, metrics, document }) })
     }
 
     /// The port it listens on.
@@ -71,9 +78,10 @@ impl AdminServer {
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(parts.clone())
-                .route("/livez", web::get().to(livez))
-                .route("/readyz", web::get().to(readyz))
-                .route("/metrics", web::get().to(metrics))
+                .service(page("/livez", web::get().to(livez)))
+                .service(page("/readyz", web::get().to(readyz)))
+                .service(page("/metrics", web::get().to(metrics)))
+                .service(page("/openapi.json", web::get().to(document)))
         })
         .workers(1)
         .shutdown_timeout(1)
@@ -83,6 +91,13 @@ impl AdminServer {
         .run();
         server.await
     }
+}
+
+/// A page that is only to be got; whoever tries something else is told so.
+fn page(path: &str, get: Route) -> Resource {
+    web::resource(path)
+        .route(get)
+        .default_service(web::to(async || HttpResponse::MethodNotAllowed().insert_header((ALLOW, "GET")).finish()))
 }
 
 async fn livez() -> HttpResponse {
@@ -99,4 +114,8 @@ async fn readyz(parts: web::Data<Parts>) -> HttpResponse {
 
 async fn metrics(parts: web::Data<Parts>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(parts.metrics.render())
+}
+
+async fn document(parts: web::Data<Parts>) -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::json()).body(parts.document.clone())
 }

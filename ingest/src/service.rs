@@ -20,7 +20,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let relay = queue::open(&config, &database, &doorbell).relay(vec![QueueName::callbacks()]);
     let shutdown = stop_on_signals("answering what has been taken")?;
     let application = Application::build(&config, database.clone(), doorbell.clone(), shutdown.clone()).await?;
-    let admin = AdminServer::bind(config.admin.listen, application.probes(), metrics)?;
+    let admin = AdminServer::bind(&config, application.probes(), metrics)?;
     tracing::info!(port = application.port(), admin_port = admin.port(), "started");
 
     // The admin port answers until the intake has ended.

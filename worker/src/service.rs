@@ -28,7 +28,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let backlog = BacklogWatch::new();
     let mut probes = application.probes();
     probes.push(Arc::new(backlog.clone()) as Arc<dyn Probe>);
-    let admin = AdminServer::bind(config.admin.listen, probes, metrics)?;
+    let admin = AdminServer::bind(&config, probes, metrics)?;
     tracing::info!(admin_port = admin.port(), "started");
 
     // The admin port answers until the worker has ended.

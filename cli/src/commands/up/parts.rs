@@ -48,7 +48,7 @@ impl Parts {
         let mut probes = intake.probes();
         probes.extend(worker.probes());
         probes.push(Arc::new(backlog.clone()) as Arc<dyn Probe>);
-        let admin = AdminServer::bind(config.admin.listen, probes, metrics)?;
+        let admin = AdminServer::bind(config, probes, metrics)?;
         Ok(Self { database, doorbell, backlog, relay, intake, worker, admin, intake_stop, worker_stop, stop })
     }
 
