@@ -1,4 +1,4 @@
-//! The repository's own commands: `cargo xtask up`, `test`, `bench`, `crash` and `fuzz`.
+//! The repository's own commands: `cargo xtask up`, `test`, `bench`, `crash`, `fuzz` and `proof`.
 //!
 //! Chores live here, in Rust, and nothing of the product does. Each of them prepares the machine first, so that a fresh
 //! clone on a fresh machine needs nothing else.
@@ -9,6 +9,7 @@ mod bench;
 mod crash;
 mod fuzz;
 mod machine;
+mod proof;
 mod servers;
 mod shell;
 mod test;
@@ -65,6 +66,10 @@ enum Command {
     ///
     /// Example: cargo xtask fuzz signature --minutes 10
     Fuzz(fuzz::Fuzz),
+    /// Starts a site, and has schemathesis try whether both ports keep to their OpenAPI document. Needs Python.
+    ///
+    /// Example: cargo xtask proof --examples 500
+    Proof(proof::Proof),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +79,7 @@ fn main() -> ExitCode {
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Crash(crash) => crash::run(&crash),
         Command::Fuzz(fuzz) => fuzz.run(),
+        Command::Proof(proof) => proof.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 mod books;
 mod books_plans;
 mod delivery_plans;
+mod delivery_states;
 mod hostile;
 mod intake_plans;
 mod migrations;

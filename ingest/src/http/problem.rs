@@ -235,3 +235,72 @@ impl Problem {
         response.content_type("application/problem+json").body(body)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use console::openapi::KINDS;
+
+    use super::*;
+
+    /// One of each.
+    fn every_problem() -> Vec<Problem> {
+        let id = CallbackId::new();
+        let malformed = Malformed { what: "EOF".to_owned(), line: 1, column: 1 };
+        let refusals = [Refusal::Missing, Refusal::Wrong, Refusal::SignatureSentToToken, Refusal::Expired];
+        let rows = [
+            RowProblem::Malformed(malformed.clone()),
+            RowProblem::Empty,
+            RowProblem::TooLarge { bytes_max: 1 },
+            RowProblem::Conflict,
+        ];
+        let mut problems = vec![
+            Problem::Malformed { malformed, id },
+            Problem::Refused { id },
+            Problem::BrokenBody,
+            Problem::UnknownPath,
+            Problem::WrongMethod,
+            Problem::SlowBody,
+            Problem::Conflict { id },
+            Problem::TooLarge { bytes_max: 1 },
+            Problem::NotJson,
+            Problem::Encoded,
+            Problem::Overloaded,
+            Problem::TooManyHeaders { headers_max: 1 },
+            Problem::Unavailable,
+            Problem::RowsRefused,
+            Problem::BrokenRows(Broken::Unfinished),
+            Problem::UnknownDestination,
+            Problem::NotForRows,
+            Problem::NotRows,
+            Problem::RowsUnavailable,
+            Problem::RowsInterrupted,
+        ];
+        problems.extend(refusals.map(Problem::Unauthorized));
+        problems.extend(rows.map(Problem::Row));
+        problems
+    }
+
+    #[test]
+    fn the_openapi_document_has_every_problem_and_no_other() {
+        let answered: BTreeSet<(u16, &str)> =
+            every_problem().iter().map(|problem| (problem.identity().0.as_u16(), problem.identity().1)).collect();
+        let documented: BTreeSet<(u16, &str)> = KINDS.iter().map(|kind| (kind.status, kind.kind)).collect();
+        assert_eq!(answered, documented);
+    }
+
+    #[test]
+    fn headers_that_the_document_promises_are_there() {
+        for problem in every_problem() {
+            let response = problem.clone().into_response();
+            let wanted = match response.status().as_u16() {
+                401 => Some("www-authenticate"),
+                405 => Some("allow"),
+                429 | 503 => Some("retry-after"),
+                _ => None,
+            };
+            assert!(wanted.is_none_or(|name| response.headers().contains_key(name)), "{problem:?}");
+        }
+    }
+}

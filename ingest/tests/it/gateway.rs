@@ -228,8 +228,11 @@ impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> Self {
         let response = tokio::time::timeout(LIMIT, request.send()).await.expect("an answer in time").unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let path = response.url().path().to_owned();
         let body = response.bytes().await.unwrap();
-        Self { status, headers, json: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+        let answer = Self { status, headers, json: serde_json::from_slice(&body).unwrap_or(Value::Null) };
+        crate::openapi::assert_documented(&path, &answer);
+        answer
     }
 
     pub(crate) fn text(&self, member: &str) -> &str {

@@ -5,6 +5,7 @@ mod books;
 mod gateway;
 mod idempotency;
 mod metrics;
+mod openapi;
 mod outage;
 mod partitions;
 mod problems;
