@@ -49,7 +49,7 @@ pub(crate) struct Proof {
     examples: u32,
     /// Repeats a run: the seed that it printed.
     #[arg(long)]
-    seed: Option<u64>,
+    seed: Option<u128>,
 }
 
 /// A running site; ends with this.
