@@ -27,7 +27,7 @@ fn check_mapped(body: &Map<String, Value>, mapping: &BTreeMap<String, String>) {
         assert!(!value.is_null(), "{field} is there and null");
         assert!(value.as_str().is_none_or(|text| !text.trim().is_empty()), "{field} is there and empty");
     }
-    for field in &Lead::KNOWN_FIELDS[..] {
+    for field in Lead::KNOWN_FIELDS {
         let value = object.get(*field);
         match *field {
             "employee_count" => assert!(value.is_none_or(|value| value.as_u64().is_some()), "{value:?} employees"),

@@ -16,8 +16,11 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+/// What a target calls.
+type Check = fn(&[u8]);
+
 /// Every target, with what it calls.
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+const TARGETS: [(&str, Check); 6] = [
     ("body", body::check),
     ("configuration", configuration::check),
     ("lead", lead::check),
