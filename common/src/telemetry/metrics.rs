@@ -49,6 +49,10 @@ pub const CLAY_FILL_RATIO: &str = "claygate_clay_fill_ratio";
 pub const CLAY_WEBHOOKS: &str = "claygate_clay_webhooks";
 /// Whether a destination has no webhook URL left that takes a row.
 pub const CLAY_NO_WEBHOOK_LEFT: &str = "claygate_clay_no_webhook_left";
+/// Rows that Clay took lately and that have not come back, by destination.
+pub const ROWS_OUTSTANDING: &str = "claygate_rows_outstanding";
+/// Those of them that should be back.
+pub const ROWS_OVERDUE: &str = "claygate_rows_overdue";
 
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const LONG_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 36_000.0];
@@ -131,5 +135,10 @@ fn describe() {
     describe_gauge!(CLAY_FILL_RATIO, "The part of its cap that a webhook URL has used; 0 without a cap.");
     describe_gauge!(CLAY_WEBHOOKS, "Webhook URLs of Clay by destination and state.");
     describe_gauge!(CLAY_NO_WEBHOOK_LEFT, "1 while a destination has no webhook URL left, and its rows wait.");
+    describe_gauge!(
+        ROWS_OUTSTANDING,
+        "Rows that Clay took lately and that have not come back; at most 100000 are counted."
+    );
+    describe_gauge!(ROWS_OVERDUE, "Rows that became overdue within a day and have not come back.");
     describe_histogram!(ICP_SCORE, "ICP scores of routed leads.");
 }

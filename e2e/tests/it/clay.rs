@@ -156,6 +156,9 @@ async fn the_alert_rules_ask_for_metrics_that_exist() {
             assert!(rule["annotations"][text].is_string(), "{rule}");
         }
     }
+    for name in ["claygate_rows_outstanding", "claygate_rows_overdue"] {
+        assert_eq!(page.value(name, &[("destination", "leads")]), Some(0.0), "{page}");
+    }
     for state in ["paused", "dead", "full", "active"] {
         assert!(
             page.value("claygate_clay_webhooks", &[("destination", "leads"), ("state", state)]).is_some(),

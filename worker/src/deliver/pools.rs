@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::db::clay_webhooks::{self, Pool, Webhook};
-use common::db::{Database, DbError};
+use common::db::{Database, DbError, loop_report};
 use tokio::time::Instant;
 
 use super::telemetry;
@@ -16,6 +16,8 @@ use crate::destinations::clay::ClayTarget;
 
 /// How often the table hears that these URLs are configured.
 const REGISTER_EVERY: Duration = Duration::from_secs(30);
+/// How often rows that are out are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
 /// Per cent of the cap at which a warning is due.
 const WARN_AT: [i16; 2] = [80, 95];
 
@@ -24,11 +26,12 @@ pub(super) struct Pools {
     targets: Vec<Arc<ClayTarget>>,
     database: Database,
     registered_at: Option<Instant>,
+    counted_at: Option<Instant>,
 }
 
 impl Pools {
     pub(super) fn new(targets: Vec<Arc<ClayTarget>>, database: Database) -> Self {
-        Self { targets, database, registered_at: None }
+        Self { targets, database, registered_at: None, counted_at: None }
     }
 
     /// Looks once. Answers the destinations that have no URL left.
@@ -61,7 +64,23 @@ impl Pools {
                 dry.insert(pool.destination.clone());
             }
         }
+        self.count_open().await?;
         Ok(dry)
+    }
+
+    /// Counts the rows that are out, where any are expected back.
+    async fn count_open(&mut self) -> Result<(), DbError> {
+        if self.counted_at.is_some_and(|at| at.elapsed() < COUNT_EVERY) {
+            return Ok(());
+        }
+        for target in &self.targets {
+            if let Some(within) = target.expect_within() {
+                let destination = &target.pool().destination;
+                telemetry::show_open(destination, loop_report::count_open(&self.database, destination, within).await?);
+            }
+        }
+        self.counted_at = Some(Instant::now());
+        Ok(())
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use common::config::{Config, DestinationKind};
 use common::db::clay_webhooks::Webhook;
+use common::db::loop_report::Open;
 use common::states::{Class, DeliveryState, Reason, WebhookState};
 use common::telemetry::metrics::{
     ATTEMPT_SECONDS, CLAY_FILL_RATIO, CLAY_NO_WEBHOOK_LEFT, CLAY_SUBMISSIONS, CLAY_WEBHOOKS, DEAD_LETTERS, DELIVERIES,
-    END_TO_END_SECONDS, RETRIES,
+    END_TO_END_SECONDS, RETRIES, ROWS_OUTSTANDING, ROWS_OVERDUE,
 };
 
 const OUTCOMES: [DeliveryState; 2] = [DeliveryState::Delivered, DeliveryState::Dead];
@@ -26,6 +27,7 @@ pub fn register_metrics(config: &Config) {
                 metrics::gauge!(CLAY_FILL_RATIO, "webhook" => webhook.name.to_string()).set(0.0);
             }
             show_states(name, &[]);
+            show_open(name, Open::default());
             metrics::gauge!(CLAY_NO_WEBHOOK_LEFT, "destination" => name.clone()).set(0.0);
         }
         for outcome in OUTCOMES {
@@ -54,6 +56,13 @@ pub(super) fn show_pool(destination: &str, webhooks: &[&Webhook], is_dry: bool) 
     show_states(destination, webhooks);
     let dry = if is_dry { 1.0 } else { 0.0 };
     metrics::gauge!(CLAY_NO_WEBHOOK_LEFT, "destination" => destination.to_owned()).set(dry);
+}
+
+/// Shows how many rows of one destination are out.
+pub(super) fn show_open(destination: &str, open: Open) {
+    // Bounded far below 2^52.
+    metrics::gauge!(ROWS_OUTSTANDING, "destination" => destination.to_owned()).set(open.outstanding as f64);
+    metrics::gauge!(ROWS_OVERDUE, "destination" => destination.to_owned()).set(open.overdue as f64);
 }
 
 fn show_states(destination: &str, webhooks: &[&Webhook]) {

@@ -49,6 +49,7 @@ pub struct ClayTarget {
     webhooks: BTreeMap<String, Prepared>,
     body: Option<JsonTemplate>,
     callback_url: Option<CallbackUrl>,
+    expect_within: Option<Duration>,
     templates: Templates,
     guard: Guard,
     client: HttpClient,
@@ -109,12 +110,18 @@ impl ClayTarget {
             rollover: clay.rollover,
         };
         let webhooks = clay.webhooks.iter().enumerate().map(prepare).collect::<Result<_, PrepareError>>()?;
-        Ok(Self { pool, webhooks, body, callback_url: clay.callback_url.clone(), templates, guard, client })
+        let (callback_url, expect_within) = (clay.callback_url.clone(), clay.expect_within);
+        Ok(Self { pool, webhooks, body, callback_url, expect_within, templates, guard, client })
     }
 
     /// The URLs, by name.
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// How long after it was sent a row should be back; `None`: nothing is expected back.
+    pub(crate) fn expect_within(&self) -> Option<Duration> {
+        self.expect_within
     }
 
     /// The row of a delivery, by its id; `Err`: how its attempt ends, unsent.
