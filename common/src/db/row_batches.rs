@@ -185,6 +185,19 @@ pub async fn states(database: &Database, batch: Uuid) -> Result<Vec<(String, i64
     .await?)
 }
 
+/// Whether anything at all is still to be sent or routed.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn is_any_open(database: &Database) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM claygate.deliveries WHERE state = 'pending')
+             OR EXISTS (SELECT FROM claygate.outbox WHERE queue = 'callbacks')",
+    )
+    .fetch_one(database.pool())
+    .await?)
+}
+
 /// Whether rows of a batch still wait to be sent: the first that is found suffices.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! `claygate demo`: sends sample leads through a running instance and tells what became of them.
 
+mod circle;
 mod report;
 mod samples;
 
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 
 use self::report::{Answer, Report};
 use self::samples::{Kind, Sample};
+use super::r#loop::Text;
 use crate::globals::{Globals, OpenDatabase};
 use crate::run_file::RunFile;
 
@@ -31,7 +33,7 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 /// The samples cover every band of scores, junk values, duplicates, bad signatures and malformed bodies; all of them are
 /// invented. They go wherever your rules send them.
 #[derive(Args)]
-#[command(after_help = "Example:\n  claygate demo --count 300")]
+#[command(after_help = "Examples:\n  claygate demo --count 300\n  claygate demo --loop")]
 pub(crate) struct Demo {
     /// How many requests to send.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -45,6 +47,10 @@ pub(crate) struct Demo {
     /// How long to wait until everything has ended, in seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     wait: u64,
+    /// Send rows into a Clay that runs in this process instead, and show which come back: needs no running claygate, and
+    /// leaves nothing behind.
+    #[arg(long = "loop", conflicts_with = "source")]
+    round: bool,
     /// Print the table as JSON.
     #[arg(long)]
     json: bool,
@@ -52,6 +58,9 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        if self.round {
+            return self.go_round().await;
+        }
         let config = globals.load(Role::Sender)?;
         let sender = Sender::new(&config, &self.source)?;
         let samples = samples::generate(usize::try_from(self.count)?, self.seed);
@@ -68,6 +77,34 @@ impl Demo {
         } else {
             print!("{report}");
         }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Demo {
+    async fn go_round(self) -> anyhow::Result<ExitCode> {
+        let circle = circle::run(self.count, self.seed, Duration::from_secs(self.wait)).await?;
+        if self.json {
+            super::print_json(&serde_json::json!({
+                "handed_in": circle.answer, "clay": circle.clay, "loop": circle.report.as_json(),
+            }))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let n = |name: &str| circle.answer[name].as_u64().unwrap_or_default();
+        let calls = &circle.clay.calls;
+        println!(
+            "Handed in: {} rows accepted, {} were duplicates, {} were held back by the filter.",
+            n("accepted"),
+            n("duplicates"),
+            n("filtered")
+        );
+        println!(
+            "Clay took {} rows and called back for them: {} ran twice ({} with other values), {} sent no JSON, {} never \
+             called.",
+            circle.clay.accepted, calls.reruns, calls.changed, calls.malformed, calls.silent
+        );
+        println!("The table, the database and everything in it are gone; this is what came of it:\n");
+        print!("{}", Text(&circle.report));
         Ok(ExitCode::SUCCESS)
     }
 }

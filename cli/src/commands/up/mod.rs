@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use worker::rescue::release_all_leases;
 
-use self::parts::Parts;
+pub(crate) use self::parts::Parts;
 use crate::globals::{Globals, cluster_settings, start_cluster, stop_cluster};
 use crate::run_file::{RunFile, RunningPostgres};
 

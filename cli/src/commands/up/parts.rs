@@ -12,7 +12,7 @@ use console::AdminServer;
 use tokio_util::sync::CancellationToken;
 
 /// Built parts, listening but not yet answering.
-pub(super) struct Parts {
+pub(crate) struct Parts {
     database: Database,
     doorbell: Doorbell,
     backlog: BacklogWatch,
@@ -30,7 +30,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Builds every part.
-    pub(super) async fn build(
+    pub(crate) async fn build(
         config: &Config,
         settings: &ConnectSettings,
         metrics: MetricsHandle,
@@ -53,7 +53,7 @@ impl Parts {
     }
 
     /// The public port.
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.intake.port()
     }
 
@@ -63,7 +63,7 @@ impl Parts {
     }
 
     /// Runs until `shutdown`, or until a part ends before that.
-    pub(super) async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run_until(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { database, doorbell, backlog, relay, intake, worker, admin, intake_stop, worker_stop, stop } = self;
         // Cancelled by whichever part ends first.
         let ended = CancellationToken::new();
