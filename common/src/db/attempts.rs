@@ -287,8 +287,8 @@ async fn write(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<Vec
                  claims = CASE WHEN i.owned THEN 0 ELSE d.claims END,
                  captured = CASE WHEN i.owned THEN COALESCE(i.captured, d.captured) ELSE d.captured END
              FROM held AS i WHERE d.id = i.id
-             RETURNING d.id, d.attempts AS number, i.owned, d.state, d.next_attempt_at, i.queue, i.token, i.class, i.status,
-                 i.error, i.response, i.step, i.duration_ms, i.age
+             RETURNING d.id, d.destination, d.person, d.attempts AS number, i.owned, d.state, d.next_attempt_at, i.queue,
+                 i.token, i.class, i.status, i.error, i.response, i.step, i.duration_ms, i.age
          ), tried AS (
              INSERT INTO claygate.attempts (delivery_id, number, started_at, duration_ms, step, class, status, error,
                  response, owned, lease_token)
@@ -301,8 +301,9 @@ async fn write(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<Vec
              GROUP BY queue, next_attempt_at
          ), ended AS MATERIALIZED (
              SELECT c.destination, c.person, c.delivery_id
-             FROM claygate.cooldowns AS c JOIN changed ON c.delivery_id = changed.id
-             WHERE changed.owned AND changed.state = 'dead'
+             FROM claygate.cooldowns AS c
+             JOIN changed ON (c.destination, c.person) = (changed.destination, changed.person)
+             WHERE c.delivery_id = changed.id AND changed.owned AND changed.state = 'dead'
              ORDER BY c.destination, c.person FOR UPDATE OF c
          ), released AS (
              DELETE FROM claygate.cooldowns AS c USING ended

@@ -145,9 +145,12 @@ pub async fn give_up(database: &Database, id: DeliveryId, reason: Reason) -> Res
         "WITH ended AS (
              UPDATE claygate.deliveries SET state = 'dead', reason = $2, ended_at = now(), next_attempt_at = NULL,
                  lease_until = NULL, lease_token = NULL
-             WHERE id = $1 AND state = 'pending' AND (lease_until IS NULL OR lease_until < now()) RETURNING id
+             WHERE id = $1 AND state = 'pending' AND (lease_until IS NULL OR lease_until < now())
+             RETURNING id, destination, person
          ), released AS (
-             DELETE FROM claygate.cooldowns AS c USING ended WHERE c.delivery_id = ended.id RETURNING c.delivery_id
+             DELETE FROM claygate.cooldowns AS c USING ended
+             WHERE (c.destination, c.person) = (ended.destination, ended.person) AND c.delivery_id = ended.id
+             RETURNING c.delivery_id
          ), told AS (
              INSERT INTO claygate.outbox (queue, refs)
              SELECT $3, array_agg(DISTINCT delivery_id) FROM released HAVING count(*) > 0

@@ -36,7 +36,7 @@ pub async fn give_back(database: &Database, limit: i64, claims_max: i16) -> Resu
                  ended_at = CASE WHEN d.claims < $2 THEN NULL ELSE now() END,
                  next_attempt_at = CASE WHEN d.claims < $2 THEN now() END
              FROM expired WHERE d.id = expired.id
-             RETURNING d.id, d.destination, d.state
+             RETURNING d.id, d.destination, d.person, d.state
          ), requeued AS (
              INSERT INTO claygate.outbox (queue, refs)
              SELECT $3 || destination, array_agg(id) FROM (
@@ -45,7 +45,8 @@ pub async fn give_back(database: &Database, limit: i64, claims_max: i16) -> Resu
              ) AS numbered GROUP BY destination, chunk
          ), released AS (
              DELETE FROM claygate.cooldowns AS held USING cleared
-             WHERE held.delivery_id = cleared.id AND cleared.state = 'dead'
+             WHERE (held.destination, held.person) = (cleared.destination, cleared.person)
+                 AND held.delivery_id = cleared.id AND cleared.state = 'dead'
              RETURNING held.delivery_id
          ), told AS (
              INSERT INTO claygate.outbox (queue, refs) SELECT $5, ARRAY[delivery_id] FROM released

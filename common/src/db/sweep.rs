@@ -204,7 +204,7 @@ pub async fn end_unknown(
 ) -> Result<usize, DbError> {
     let ended: i64 = sqlx::query_scalar(
         "WITH orphans AS (
-             SELECT id FROM claygate.deliveries
+             SELECT id, destination, person FROM claygate.deliveries
              WHERE state = 'pending' AND destination = $1 AND lease_until IS NULL
                  AND next_attempt_at < now() - $2::interval
              ORDER BY next_attempt_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
@@ -215,7 +215,9 @@ pub async fn end_unknown(
          ), emptied AS (
              DELETE FROM claygate.outbox WHERE queue = $4 AND due_at < now() - $2::interval
          ), released AS (
-             DELETE FROM claygate.cooldowns AS held USING orphans WHERE held.delivery_id = orphans.id
+             DELETE FROM claygate.cooldowns AS held USING orphans
+             WHERE (held.destination, held.person) = (orphans.destination, orphans.person)
+                 AND held.delivery_id = orphans.id
              RETURNING held.delivery_id
          ), told AS (
              INSERT INTO claygate.outbox (queue, refs) SELECT $5, ARRAY[delivery_id] FROM released

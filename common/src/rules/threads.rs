@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::compile::STACK_BYTES;
 use super::{Evaluation, RuleInput, RuleResult, RuleSet};
@@ -61,22 +62,27 @@ struct State {
 struct Job {
     batch: Arc<Vec<OwnedRuleInput>>,
     first: usize,
-    reports: mpsc::UnboundedSender<Report>,
+    /// Dropped with the job. Its caller is woken by that, once: for every lead it would cost more than most rules do.
+    ended: oneshot::Sender<()>,
     watch: Arc<Watch>,
-}
-
-enum Report {
-    Started,
-    Done(Evaluation),
 }
 
 /// What is known of a job while it runs.
 #[derive(Default)]
 struct Watch {
-    /// The lead at hand, by its place in the batch, and its rules' results so far.
-    progress: Mutex<(usize, Vec<RuleResult>)>,
+    progress: Mutex<Progress>,
     /// Its caller has stopped waiting for it.
     given_up: AtomicBool,
+}
+
+/// How far a job has come.
+#[derive(Default)]
+struct Progress {
+    done: Vec<Evaluation>,
+    /// When the lead at hand was begun; `None` while the job waits for a thread, which is not the rules' time.
+    since: Option<Instant>,
+    /// The results of its rules so far.
+    trace: Vec<RuleResult>,
 }
 
 impl RuleThreads {
@@ -109,40 +115,23 @@ impl RuleThreads {
 
     /// Evaluates what is left of `batch` up to its end, or through the first lead that is cut short.
     async fn evaluate_from(&self, batch: &Arc<Vec<OwnedRuleInput>>, evaluations: &mut Vec<Evaluation>) {
-        let (reports, mut inbox) = mpsc::unbounded_channel();
+        let (ended, mut end) = oneshot::channel();
         let watch = Arc::new(Watch::default());
-        self.pool.submit(Job {
-            batch: Arc::clone(batch),
-            first: evaluations.len(),
-            reports,
-            watch: Arc::clone(&watch),
-        });
-        // Waiting for a thread is not the rules' time.
-        let mut report = inbox.recv().await;
-        while let Some(news) = report {
-            if let Report::Done(evaluation) = news {
-                evaluations.push(evaluation);
+        self.pool.submit(Job { batch: Arc::clone(batch), first: evaluations.len(), ended, watch: Arc::clone(&watch) });
+        // Only an elapsed time is an error here: nothing is ever sent.
+        let mut look_at = Instant::now() + self.deadline;
+        while tokio::time::timeout_at(look_at, &mut end).await.is_err() {
+            let since = lock(&watch.progress).since;
+            look_at = since.unwrap_or_else(Instant::now) + self.deadline;
+            if look_at <= Instant::now() {
+                break;
             }
-            if evaluations.len() == batch.len() {
-                return;
-            }
-            report = match tokio::time::timeout(self.deadline, inbox.recv()).await {
-                Ok(report) => report,
-                Err(_) => break,
-            };
         }
         self.pool.give_up(&watch);
-        let before = evaluations.len();
-        // It may just have come through.
-        while let Ok(report) = inbox.try_recv() {
-            if let Report::Done(evaluation) = report {
-                evaluations.push(evaluation);
-            }
-        }
-        if evaluations.len() == before {
-            let (lead, trace) = std::mem::take(&mut *lock(&watch.progress));
-            let trace = if lead == before { trace } else { Vec::new() };
-            evaluations.push(self.pool.rules.cut_short(trace, "deadline"));
+        let mut progress = lock(&watch.progress);
+        evaluations.append(&mut progress.done);
+        if evaluations.len() < batch.len() {
+            evaluations.push(self.pool.rules.cut_short(std::mem::take(&mut progress.trace), "deadline"));
         }
     }
 }
@@ -203,22 +192,22 @@ impl Pool {
     }
 
     fn run(&self, job: &Job) {
-        let mut heard = job.reports.send(Report::Started).is_ok();
-        for (place, input) in job.batch.iter().enumerate().skip(job.first) {
-            if !heard || job.watch.given_up.load(Ordering::SeqCst) {
+        for input in job.batch.iter().skip(job.first) {
+            if job.ended.is_closed() || job.watch.given_up.load(Ordering::SeqCst) {
                 return;
             }
-            *lock(&job.watch.progress) = (place, Vec::new());
-            heard = job.reports.send(Report::Done(self.evaluate(input, &job.watch))).is_ok();
+            lock(&job.watch.progress).since = Some(Instant::now());
+            let evaluation = self.evaluate(input, &job.watch);
+            lock(&job.watch.progress).done.push(evaluation);
         }
     }
 
     fn evaluate(&self, input: &OwnedRuleInput, watch: &Watch) -> Evaluation {
         let input = RuleInput { lead: &input.lead, source: &input.source, callback: &input.callback };
         let evaluated = catch_unwind(AssertUnwindSafe(|| {
-            self.rules.evaluate_each(&input, &mut |result| lock(&watch.progress).1.push(result));
+            self.rules.evaluate_each(&input, &mut |result| lock(&watch.progress).trace.push(result));
         }));
-        let trace = lock(&watch.progress).1.clone();
+        let trace = std::mem::take(&mut lock(&watch.progress).trace);
         match evaluated {
             Ok(()) => self.rules.conclude(trace),
             Err(_) => self.rules.cut_short(trace, "the evaluation panicked"),
