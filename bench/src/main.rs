@@ -1,18 +1,22 @@
 //! The `bench` binary: parse, run, print. `cargo xtask bench` builds what it needs and calls it.
 #![allow(clippy::print_stdout, reason = "a command talks to whoever runs it")]
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bench::profile;
-use bench::report::{self, Header, Results};
+use bench::report::{self, Header, Page, Results};
 use bench::rig::{Needs, Rig};
 use bench::roles::{Role, play};
-use bench::scenarios::{Scenario, Timing, all, run_rounds, select};
-use clap::{Parser, Subcommand};
+use bench::scenarios::{Queue, Scenario, Timing, all, loads, run_rounds, select};
+use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How often memory is looked at under a load.
+const LOOKS: u32 = 10;
+/// The longest warm-up of a load.
+const WARM_UP_MAX: Duration = Duration::from_secs(20);
 
 /// Measure claygate beside its limits and beside what people use today.
 #[derive(Parser)]
@@ -24,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 )]
 struct Arguments {
     #[command(subcommand)]
-    hidden: Option<Hidden>,
+    command: Option<Command>,
     /// Only scenarios of this name, or whose names begin so; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -52,16 +56,46 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Hidden {
+enum Command {
+    /// Load it steadily, in a burst, in a storm, and before bad destinations, and count what is lost or sent again
+    Load(Load),
     /// One of the processes of a run
     #[command(hide = true)]
     Role { plan: String },
 }
 
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cargo xtask bench load\n  cargo xtask bench load --only steady --minutes 30\n\n\
+                  Every callback has a number, and the two ends are compared, number by number.")]
+struct Load {
+    /// Only scenarios whose names begin so: steady, burst, storm, slow, failing, hung; may be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Callbacks per second
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    /// Seconds of load of one run, after a warm-up of a third of it
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=3600))]
+    seconds: u64,
+    /// A soak: minutes of load of one run instead
+    #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..=1440))]
+    minutes: Option<u64>,
+    /// How often each scenario has its turn
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Print everything that was measured, round by round, as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write the tables into docs/proof.md
+    #[arg(long)]
+    write: bool,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match &arguments.hidden {
-        Some(Hidden::Role { plan }) => play_role(plan).map(|()| ExitCode::SUCCESS),
+    let done = match &arguments.command {
+        Some(Command::Role { plan }) => play_role(plan).map(|()| ExitCode::SUCCESS),
+        Some(Command::Load(load)) => run_load(load),
         None => run(&arguments),
     };
     done.unwrap_or_else(|error| {
@@ -83,23 +117,49 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let scenarios = select(&arguments.only, arguments.each)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let results = runtime.block_on(async {
-        // Dropping what runs ends its processes.
-        tokio::select! {
-            results = measure(arguments, scenarios) => results,
-            signal = wait_for_signal() => Err(signal.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted"))),
-        }
-    })?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report::to_json(&results))?);
-    } else {
-        println!("{}", report::to_text(&results));
+    let working = !arguments.only.is_empty() || arguments.profile;
+    let measured = Duration::from_secs(arguments.seconds.unwrap_or(if working { 2 } else { 5 }));
+    let timing = Timing { warm_up: measured / 3, measured, profile: arguments.profile, looks: 1 };
+    let rounds = arguments.rounds.unwrap_or(if working { 1 } else { 3 });
+    let results = measure(scenarios, timing, rounds)?;
+    finish(&results, &report::to_text(&results), arguments.json, arguments.write.then_some(Page::PERFORMANCE))
+}
+
+fn run_load(arguments: &Load) -> anyhow::Result<ExitCode> {
+    let rate = f64::from(arguments.rate);
+    let mut scenarios: Vec<Scenario> =
+        [Queue::Postgres, Queue::RabbitMq].into_iter().flat_map(|queue| loads(queue, rate)).collect();
+    for name in &arguments.only {
+        let known = scenarios.iter().any(|scenario| is_load(scenario, name));
+        ensure!(known, "no load is called {name}; there are steady, burst, storm, slow, failing and hung");
     }
-    if arguments.write {
-        let file = PathBuf::from("docs/performance.md");
-        report::write_into(&file, &results)?;
-        eprintln!("bench: wrote {}", file.display());
+    scenarios.retain(|scenario| arguments.only.is_empty() || arguments.only.iter().any(|name| is_load(scenario, name)));
+    let measured = Duration::from_secs(arguments.minutes.map_or(arguments.seconds, |minutes| minutes * 60));
+    let warm_up = (measured / 3).min(WARM_UP_MAX);
+    let results = measure(scenarios, Timing { warm_up, measured, profile: false, looks: LOOKS }, arguments.rounds)?;
+    let mut again = vec!["cargo xtask bench".to_owned()];
+    again.extend(std::env::args().skip(1));
+    finish(
+        &results,
+        &report::proof_to_text(&results, &again.join(" ")),
+        arguments.json,
+        arguments.write.then_some(Page::PROOF),
+    )
+}
+
+fn is_load(scenario: &Scenario, name: &str) -> bool {
+    scenario.name.strip_prefix("load-").is_some_and(|rest| rest.starts_with(name))
+}
+
+fn finish(results: &Results, text: &str, json: bool, page: Option<Page>) -> anyhow::Result<ExitCode> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report::to_json(results))?);
+    } else {
+        println!("{text}");
+    }
+    if let Some(page) = page {
+        report::write_into(page, text, &results.failures)?;
+        eprintln!("bench: wrote {}", page.file);
     }
     Ok(if results.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -115,19 +175,26 @@ async fn wait_for_signal() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn measure(arguments: &Arguments, scenarios: Vec<Scenario>) -> anyhow::Result<Results> {
-    let working = !arguments.only.is_empty() || arguments.profile;
-    let measured = Duration::from_secs(arguments.seconds.unwrap_or(if working { 2 } else { 5 }));
-    let timing = Timing { warm_up: measured / 3, measured, profile: arguments.profile };
-    let rounds = arguments.rounds.unwrap_or(if working { 1 } else { 3 });
+fn measure(scenarios: Vec<Scenario>, timing: Timing, rounds: u32) -> anyhow::Result<Results> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Dropping what runs ends its processes.
+        tokio::select! {
+            results = measure_all(scenarios, timing, rounds) => results,
+            signal = wait_for_signal() => Err(signal.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted"))),
+        }
+    })
+}
+
+async fn measure_all(scenarios: Vec<Scenario>, timing: Timing, rounds: u32) -> anyhow::Result<Results> {
     let needs = Needs {
         rabbitmq: scenarios.iter().any(|scenario| scenario.needs().rabbitmq),
         node: scenarios.iter().any(|scenario| scenario.needs().node),
     };
-    if arguments.profile {
+    if timing.profile {
         profile::check().await?;
     }
-    let rig = Rig::start(needs, arguments.profile).await?;
+    let rig = Rig::start(needs, timing.profile).await?;
     let scenarios: Vec<Scenario> =
         scenarios.into_iter().filter(|scenario| rig.baselines.is_some() || !scenario.needs().node).collect();
     let header = Header::of(&rig, rounds, timing)?;

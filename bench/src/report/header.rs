@@ -11,7 +11,7 @@ use crate::rig::Rig;
 use crate::scenarios::Timing;
 
 /// The head of a report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Default, Debug, Serialize)]
 pub struct Header {
     /// Processor, cores and memory.
     pub machine: String,

@@ -2,6 +2,7 @@
 
 mod header;
 mod page;
+mod proof;
 mod sizing;
 mod table;
 mod targets;
@@ -9,7 +10,7 @@ mod targets;
 use serde_json::{Value, json};
 
 pub use header::Header;
-pub use page::write_into;
+pub use page::{Page, write_into};
 pub use targets::{Direction, Verdict};
 
 #[cfg(test)]
@@ -63,6 +64,16 @@ pub fn to_text(results: &Results) -> String {
     let tables = [table::of(results), targets::table(results), sizing::table(results)];
     let tables: Vec<String> = tables.into_iter().filter(|table| !table.is_empty()).collect();
     let mut text = format!("{}\n{}", results.header, tables.join("\n"));
+    for failure in &results.failures {
+        text.push_str(&format!("\nFAILED: {failure}\n"));
+    }
+    text
+}
+
+/// The report of `bench load` as text, in Markdown. `again` is the command line that repeats it.
+pub fn proof_to_text(results: &Results, again: &str) -> String {
+    let tables = [proof::accounts(results), proof::memory(results)].join("\n");
+    let mut text = format!("{}\nAgain by `{again}`.\n\n{tables}", results.header);
     for failure in &results.failures {
         text.push_str(&format!("\nFAILED: {failure}\n"));
     }

@@ -53,7 +53,7 @@ pub(super) fn markdown<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-fn quantiles(results: &Results, name: &str, of: impl Fn(&Measurement) -> Option<Quantiles>) -> String {
+pub(super) fn quantiles(results: &Results, name: &str, of: impl Fn(&Measurement) -> Option<Quantiles>) -> String {
     let median = |which: fn(&Quantiles) -> f64| {
         results.spread(name, |measured| of(measured).as_ref().map(which)).map(|Spread { median, .. }| median)
     };
@@ -64,7 +64,7 @@ fn quantiles(results: &Results, name: &str, of: impl Fn(&Measurement) -> Option<
 }
 
 /// The medians of each process, the most first.
-fn by_process(results: &Results, name: &str, of: impl Fn(&Measurement) -> &BTreeMap<String, f64>) -> String {
+pub(super) fn by_process(results: &Results, name: &str, of: impl Fn(&Measurement) -> &BTreeMap<String, f64>) -> String {
     let rounds = || results.rounds.iter().filter_map(|round| round.get(name));
     let names: std::collections::BTreeSet<&String> = rounds().flat_map(|measured| of(measured).keys()).collect();
     let median = |process: &String| Spread::of(rounds().filter_map(|measured| of(measured).get(process).copied()));

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use common::db::{ConnectSettings, migrate};
+use common::db::{ConnectSettings, Database, migrate};
+use common::ids::DeliveryId;
 use embedded::{Cluster, Home, Settings};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
@@ -169,6 +170,8 @@ pub struct Expected {
     pub callbacks: u64,
     /// Destinations of each; `None`: nobody routed them.
     pub destinations: Option<u64>,
+    /// Deliveries that were made again.
+    pub again: u64,
 }
 
 impl RunDatabase {
@@ -243,7 +246,7 @@ impl RunDatabase {
     /// Names what is missing or too much.
     pub async fn check_books(&mut self, expected: Expected) -> anyhow::Result<()> {
         let routed = expected.destinations.map_or(0, |_| expected.callbacks);
-        let deliveries = expected.destinations.unwrap_or(0) * expected.callbacks;
+        let deliveries = expected.destinations.unwrap_or(0) * expected.callbacks + expected.again;
         for (what, query, expected) in [
             ("callbacks", "SELECT count(*) FROM claygate.callbacks", expected.callbacks),
             ("bodies", "SELECT count(*) FROM claygate.callback_bodies", expected.callbacks),
@@ -269,6 +272,20 @@ impl RunDatabase {
     pub async fn delivered(&mut self) -> anyhow::Result<(u64, u64)> {
         let delivered = self.count("SELECT count(*) FROM claygate.deliveries WHERE state = 'delivered'").await?;
         Ok((delivered, self.count("SELECT count(*) FROM claygate.attempts").await?))
+    }
+
+    /// Deliveries that were given up.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn dead(&mut self) -> anyhow::Result<Vec<DeliveryId>> {
+        let query = sqlx::query_scalar("SELECT id FROM claygate.deliveries WHERE state = 'dead' ORDER BY id");
+        Ok(query.fetch_all(&mut self.connection).await?)
+    }
+
+    /// A pool of connections, as claygate's commands have one.
+    pub fn pool(&self, connections: u32) -> Database {
+        Database::open(ConnectSettings { max_connections: connections, ..self.settings.clone() })
     }
 
     /// How much larger its files are than when it was made, in bytes.

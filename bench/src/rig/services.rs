@@ -19,6 +19,9 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// takes more at once.
 const CONCURRENCY: usize = 64;
 const POLL_EVERY: Duration = Duration::from_millis(20);
+/// What a destination that fails for seconds is given, so that a run sees its end.
+const IMPATIENT: &str = "retries = [\"1s\", \"2s\", \"4s\", \"4s\", \"4s\", \"4s\"]\n\
+     breaker = { failures = 5, open = \"1s\", open_max = \"2s\" }\n";
 
 /// Which processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Setup {
     pub broker: Option<(String, String)>,
     /// `ingest.writers`, where it is not the default.
     pub writers: Option<usize>,
+    /// Destinations are tried again within seconds, and left alone for as long.
+    pub impatient: bool,
 }
 
 /// Running processes of claygate.
@@ -166,7 +171,8 @@ fn write_config(
         write!(
             text,
             "[destinations.d{number}]\nkind = \"http\"\nurl = \"http://{address}/{number}\"\nallow_private = true\n\
-             once_per = \"30d\"\nconcurrency = {CONCURRENCY}\n"
+             once_per = \"30d\"\nconcurrency = {CONCURRENCY}\n{}",
+            if setup.impatient { IMPATIENT } else { "" }
         )?;
     }
     let names: Vec<String> = (0..count).map(|number| format!("\"d{number}\"")).collect();

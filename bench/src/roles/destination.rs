@@ -21,6 +21,10 @@ const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncont
 /// The paths of the orchestrator's own requests.
 pub(crate) const REPORT: &str = "/report";
 pub(crate) const MARK: &str = "/mark";
+/// No request is refused from now on.
+pub(crate) const TAKE_ALL: &str = "/take-all";
+/// Every request is refused with 500 from now on.
+pub(crate) const FAIL: &str = "/fail";
 
 /// What to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +35,8 @@ pub struct Plan {
     pub hung: Option<usize>,
     /// How long an answer takes.
     pub delay_ms: u64,
+    /// Every request is refused with this status, until told otherwise.
+    pub refuse: Option<u16>,
 }
 
 /// Said when it listens.
@@ -40,13 +46,15 @@ pub struct Listening {
     pub address: SocketAddr,
 }
 
-/// What arrived. A destination that hangs is not counted.
+/// What was taken. A destination that hangs is not counted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Requests, by destination.
+    /// Requests, by destination, without those that were refused.
     pub requests: Vec<u64>,
     /// Different callbacks, by destination.
     pub callbacks: Vec<u64>,
+    /// Requests that were refused, at all destinations.
+    pub refused: u64,
     /// One past the highest number that came anywhere.
     pub numbers_below: u64,
     /// From the moment that a callback was to be sent at to its arrival here, in milliseconds, since the last mark.
@@ -58,6 +66,7 @@ struct State {
     /// By destination and number.
     seen: Vec<Vec<bool>>,
     requests: Vec<u64>,
+    refused: u64,
     latencies: Latencies,
 }
 
@@ -71,6 +80,7 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
     let state = Rc::new(RefCell::new(State {
         seen: vec![Vec::new(); plan.destinations],
         requests: vec![0; plan.destinations],
+        refused: 0,
         latencies: Latencies::new(),
         plan,
     }));
@@ -125,7 +135,15 @@ impl State {
             Target::Mark => self.latencies = Latencies::new(),
             Target::Report => return Some(self.report()),
             Target::Destination(number) if self.plan.hung == Some(*number) => return None,
-            Target::Destination(number) => self.count(*number, request),
+            Target::TakeAll => self.plan.refuse = None,
+            Target::Fail => self.plan.refuse = Some(500),
+            Target::Destination(number) => match self.plan.refuse {
+                Some(status) => {
+                    self.refused += 1;
+                    return Some(refused(status));
+                }
+                None => self.count(*number, request),
+            },
         }
         Some(TAKEN.to_vec())
     }
@@ -151,6 +169,7 @@ impl State {
         let report = Report {
             requests: self.requests.clone(),
             callbacks: self.seen.iter().map(|seen| seen.iter().filter(|there| **there).count() as u64).collect(),
+            refused: self.refused,
             numbers_below: self.seen.iter().map(Vec::len).max().unwrap_or(0) as u64,
             latency: self.latencies.quantiles(),
         };
@@ -160,11 +179,17 @@ impl State {
     }
 }
 
+fn refused(status: u16) -> Vec<u8> {
+    format!("HTTP/1.1 {status} Refused\r\ncontent-length: 0\r\n\r\n").into_bytes()
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
     Destination(usize),
     Report,
     Mark,
+    TakeAll,
+    Fail,
 }
 
 /// What is needed of a request.
@@ -188,6 +213,8 @@ impl Request {
         let target = match path {
             REPORT => Target::Report,
             MARK => Target::Mark,
+            TAKE_ALL => Target::TakeAll,
+            FAIL => Target::Fail,
             path => Target::Destination(path.trim_start_matches('/').parse().map_err(|_| invalid("known path"))?),
         };
         let body_bytes: usize = lines
@@ -230,11 +257,26 @@ mod tests {
         assert_eq!(Request::read(&bytes[..bytes.len() - 1]).unwrap(), None);
     }
 
+    fn state(hung: Option<usize>, refuse: Option<u16>) -> State {
+        let plan = Plan { destinations: 2, hung, delay_ms: 0, refuse };
+        State { plan, seen: vec![Vec::new(); 2], requests: vec![0; 2], refused: 0, latencies: Latencies::new() }
+    }
+
+    #[test]
+    fn what_is_refused_is_counted_apart() {
+        let mut state = state(None, Some(400));
+        let mut send = |path: &str| state.answer(&Request::read(&delivery(path, 7)).unwrap().unwrap()).unwrap();
+        assert!(send("/0").starts_with(b"HTTP/1.1 400 "));
+        send(TAKE_ALL);
+        assert_eq!(send("/0"), TAKEN);
+        send(FAIL);
+        assert!(send("/0").starts_with(b"HTTP/1.1 500 "));
+        assert_eq!((state.refused, state.requests), (2, vec![1, 0]));
+    }
+
     #[test]
     fn what_came_is_counted_by_destination_and_the_hung_one_never_answers() {
-        let plan = Plan { destinations: 2, hung: Some(1), delay_ms: 0 };
-        let seen = vec![Vec::new(); 2];
-        let mut state = State { plan, seen, requests: vec![0; 2], latencies: Latencies::new() };
+        let mut state = state(Some(1), None);
         let mut send = |path: &str, number| state.answer(&Request::read(&delivery(path, number)).unwrap().unwrap());
         assert!(send("/0", 0).is_some());
         assert!(send("/0", 2).is_some());

@@ -47,11 +47,11 @@ pub(super) async fn postgres(
         timing,
     )?;
     writer.go().await?;
-    let pss_mib = window.look_at_memory(timing.measured).await?;
+    let pss_mib = window.look_at_memory(timing).await?.pop().unwrap_or_default();
     let report: postgres_writer::Report = writer.hear().await?;
     let usage = window.close().await?;
     writer.end().await?;
-    database.check_books(Expected { callbacks: report.stored, destinations: None }).await?;
+    database.check_books(Expected { callbacks: report.stored, destinations: None, again: 0 }).await?;
     rig.postgres.remove(database).await?;
     let measured = Measurement::new(report.measured, report.seconds, report.latency, &usage);
     Ok(Measurement { pss_mib, ..measured })
@@ -75,7 +75,7 @@ pub(super) async fn broker(rig: &Rig, folder: &Path, timing: Timing, window: usi
         timing,
     )?;
     client.go().await?;
-    let pss_mib = window.look_at_memory(timing.measured).await?;
+    let pss_mib = window.look_at_memory(timing).await?.pop().unwrap_or_default();
     let report: broker::Report = client.hear().await?;
     let usage = window.close().await?;
     client.end().await?;

@@ -1,5 +1,6 @@
 //! What every run with callbacks has in common: the load, the window of the measurement, and the backlog at its end.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::rig::process::RoleProcess;
 use crate::roles::Role;
 use crate::roles::load::{Pace, Plan, Proof, Report, Warm};
 
-/// When memory is looked at: near the end of the load.
+/// When memory is looked at last: near the end of the load.
 const MEMORY_AT: f64 = 0.9;
 /// Length of a body, where nothing else is asked for.
 pub(super) const BODY_BYTES: usize = 600;
@@ -55,13 +56,15 @@ impl Window {
         Ok(Self { groups, before: Sample::take()?, profiler })
     }
 
-    /// Waits until the load, which is `measured` long, is nearly over, and looks at the memory.
-    pub(super) async fn look_at_memory(
-        &self,
-        measured: Duration,
-    ) -> anyhow::Result<std::collections::BTreeMap<String, f64>> {
-        tokio::time::sleep(measured.mul_f64(MEMORY_AT)).await;
-        memory(&self.groups)
+    /// Waits until the load of `timing` is nearly over, and looks at the memory then; and before, where it is to be
+    /// looked at more often.
+    pub(super) async fn look_at_memory(&self, timing: Timing) -> anyhow::Result<Vec<BTreeMap<String, f64>>> {
+        let mut looks = Vec::new();
+        for _ in 0..timing.looks {
+            tokio::time::sleep(timing.measured.mul_f64(MEMORY_AT) / timing.looks).await;
+            looks.push(memory(&self.groups)?);
+        }
+        Ok(looks)
     }
 
     /// Ends now.
@@ -85,12 +88,12 @@ pub(super) async fn load(
     let mut process = RoleProcess::start("load", &Role::Load(plan), folder)?;
     let warm: Warm = process.hear().await?;
     backlog.wait_until_empty(warm.callbacks).await.context("after the warm-up")?;
-    backlog.mark().await?;
+    backlog.mark(timing.measured).await?;
 
     groups.push(Group::tree("load", process.pid()));
     let window = Window::open(groups, folder, timing)?;
     process.go().await?;
-    let pss_mib = window.look_at_memory(timing.measured).await?;
+    let pss_mib_over_time = window.look_at_memory(timing).await?;
     let report: Report = process.hear().await?;
     backlog.wait_until_empty(report.callbacks).await?;
     let usage = window.close().await?;
@@ -108,5 +111,6 @@ pub(super) async fn load(
     };
     let measured = Measurement::new(events, seconds, report.latency, &usage);
     let end_to_end_ms = backlog.latency().await?;
-    Ok((report, Measurement { pss_mib, end_to_end_ms, ..measured }))
+    let pss_mib = pss_mib_over_time.last().cloned().unwrap_or_default();
+    Ok((report, Measurement { pss_mib, pss_mib_over_time, end_to_end_ms, ..measured }))
 }

@@ -28,7 +28,7 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
         database.slow_down_commits(flush).await?;
     }
     let delivers = !matches!(claygate.shape, Shape::Ingest { .. });
-    let destinations = match delivers {
+    let mut destinations = match delivers {
         true => Some(Destinations::start(claygate, folder).await?),
         false => None,
     };
@@ -42,6 +42,7 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
         destinations: destinations.as_ref().map(|started| (started.address, started.count)),
         broker: broker.clone(),
         writers: claygate.writers,
+        impatient: claygate.trouble == Some(Trouble::FailingDestination),
     };
     let services = Services::start(rig, &setup, folder).await?;
     let snapshot = match claygate.trouble {
@@ -62,7 +63,7 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
         stamped: delivers,
         ..plan(services.intakes.clone(), claygate.pace, timing)
     };
-    let mut backlog = match (&destinations, claygate.queue) {
+    let mut backlog = match (&mut destinations, claygate.queue) {
         (Some(destinations), _) => Backlog::Delivered(&mut database, destinations),
         (None, Queue::RabbitMq) => Backlog::Published(&mut database),
         (None, Queue::Postgres) => Backlog::None,
@@ -76,7 +77,8 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
     services.stop().await.context("stopping claygate")?;
     let count = destinations.as_ref().map(|started| started.count as u64);
     measured.stored_bytes = Some(database.grown_by().await? as f64 / report.callbacks.max(1) as f64);
-    database.check_books(Expected { callbacks: stored + report.callbacks, destinations: count }).await?;
+    let again = if claygate.trouble == Some(Trouble::ReplayStorm) { report.callbacks - report.fresh } else { 0 };
+    database.check_books(Expected { callbacks: stored + report.callbacks, destinations: count, again }).await?;
     if let Some((_, prefix)) = &broker {
         let rabbitmq = rig.rabbitmq()?;
         match &destinations {
@@ -90,7 +92,7 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
         rabbitmq.remove(prefix, claygate.destinations).await?;
     }
     if let Some(destinations) = destinations {
-        destinations.compare(&report, &mut database).await?;
+        measured.accounts = Some(destinations.compare(&report, &mut database).await?);
         destinations.end().await?;
     }
     rig.postgres.remove(database).await?;

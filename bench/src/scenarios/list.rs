@@ -16,6 +16,10 @@ const LARGE: usize = 20_000;
 const OPEN_CONNECTIONS: usize = 128;
 /// What a flush takes on a network disk, more than on a local one.
 const SLOW_FLUSH: Duration = Duration::from_millis(2);
+/// What a slow destination takes for an answer.
+const SLOW_ANSWER: Duration = Duration::from_millis(100);
+/// How many times as many come in a burst.
+const BURST: f64 = 10.0;
 
 const INTAKE: Claygate = Claygate {
     shape: Shape::Ingest { ingests: 1 },
@@ -36,7 +40,7 @@ const fn closed(connections: usize) -> Pace {
 }
 
 const fn open(per_second: f64) -> Pace {
-    Pace::Open { per_second, connections: OPEN_CONNECTIONS }
+    Pace::Open { per_second, burst: 1.0, connections: OPEN_CONNECTIONS }
 }
 
 fn row(name: impl Into<String>, title: impl Into<String>, work: Work) -> Scenario {
@@ -185,6 +189,32 @@ fn paces(queue: Queue, key: &str, label: &str) -> Vec<Scenario> {
     rows.push(row(format!("ten-healthy-{key}"), title("all well"), Work::Claygate(ten)));
     rows.push(row(format!("ten-hung-{key}"), title("one of them hung"), Work::Claygate(hung)));
     rows
+}
+
+/// The scenarios of `bench load`, at `per_second` callbacks a second.
+pub fn loads(queue: Queue, per_second: f64) -> Vec<Scenario> {
+    let (key, label) = match queue {
+        Queue::Postgres => ("pg", "Postgres queue"),
+        Queue::RabbitMq => ("amqp", "RabbitMQ"),
+    };
+    let base = Claygate { queue, pace: open(per_second), ..DELIVERED };
+    let load = |name: &str, what: &str, claygate| {
+        row(format!("load-{name}-{key}"), format!("{label}: {what}"), Work::Claygate(claygate))
+    };
+    let burst = Pace::Open { per_second, burst: BURST, connections: OPEN_CONNECTIONS };
+    let trouble = |trouble| Claygate { trouble: Some(trouble), ..base.clone() };
+    vec![
+        load("steady", "steady", base.clone()),
+        load("burst", "ten times as many in the middle third", Claygate { pace: burst, ..base.clone() }),
+        load("storm", "everything given up is replayed meanwhile", trouble(Trouble::ReplayStorm)),
+        load("slow", "a destination that takes 100 ms", trouble(Trouble::SlowDestination(SLOW_ANSWER))),
+        load("failing", "a destination that fails for a third of the time", trouble(Trouble::FailingDestination)),
+        load(
+            "hung",
+            "one of ten destinations hung",
+            Claygate { destinations: 10, ..trouble(Trouble::HungDestination) },
+        ),
+    ]
 }
 
 /// Those whose name is, or begins with, one of `wanted`; all where nothing is wanted.

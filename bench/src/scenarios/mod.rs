@@ -19,7 +19,7 @@ use crate::rig::services::Shape;
 use crate::rig::{Needs, Rig};
 use crate::roles::load::{Pace, Proof};
 
-pub use list::{all, select};
+pub use list::{all, loads, select};
 pub use rounds::{FOREIGN_MAX, Round, run_rounds};
 
 /// One row of the table.
@@ -98,6 +98,12 @@ pub enum Queue {
 pub enum Trouble {
     /// The first destination takes requests and never answers.
     HungDestination,
+    /// Every answer of a destination takes so long.
+    SlowDestination(Duration),
+    /// The destination answers everything with 500 for the first third of the measurement.
+    FailingDestination,
+    /// All that the warm-up sent was given up, and is sent again during the measurement.
+    ReplayStorm,
     /// Every flush to disk takes this much longer.
     SlowDisk(Duration),
     /// Somebody holds a snapshot for the length of the run.
@@ -115,6 +121,8 @@ pub struct Timing {
     pub measured: Duration,
     /// Whether a flame graph of each process is drawn.
     pub profile: bool,
+    /// How often memory is looked at.
+    pub looks: u32,
 }
 
 /// What one run of one scenario gave.
@@ -138,8 +146,25 @@ pub struct Measurement {
     pub cpu_us: BTreeMap<String, f64>,
     /// Proportional set size near the end of the load, in MiB, by process.
     pub pss_mib: BTreeMap<String, f64>,
+    /// The same at equal distances from the beginning of the load on.
+    pub pss_mib_over_time: Vec<BTreeMap<String, f64>>,
+    /// What was answered, held against what destinations took.
+    pub accounts: Option<Accounts>,
     /// The part of the machine that others used, from 0 to 1.
     pub foreign: f64,
+}
+
+/// What was answered, held against what destinations took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounts {
+    /// Callbacks that were answered with 200, for each destination that takes any.
+    pub owed: u64,
+    /// Of them, those that it took.
+    pub taken: u64,
+    /// Requests that it took beyond the first of each callback.
+    pub repeated: u64,
+    /// Requests that it refused.
+    pub refused: u64,
 }
 
 impl Measurement {
@@ -156,6 +181,8 @@ impl Measurement {
             scrapes_per_second: None,
             cpu_us: usage.by_group.iter().map(|(name, used)| (name.clone(), cost(used))).collect(),
             pss_mib: BTreeMap::new(),
+            pss_mib_over_time: Vec::new(),
+            accounts: None,
             foreign: usage.foreign,
         }
     }

@@ -42,6 +42,8 @@ pub enum Pace {
     Open {
         /// Requests per second.
         per_second: f64,
+        /// So many times as many in the middle third of the load.
+        burst: f64,
         /// Connections.
         connections: usize,
     },

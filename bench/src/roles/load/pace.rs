@@ -74,8 +74,8 @@ impl Load {
                 }
             });
         }
-        if let Pace::Open { per_second, .. } = self.plan.pace {
-            stretch.keep_pace(per_second, length).await?;
+        if let Pace::Open { per_second, burst, .. } = self.plan.pace {
+            stretch.keep_pace(moments(per_second, burst, length)).await?;
         }
         while let Some(lane) = timeout_at((deadline + ANSWER_LIMIT).into(), running.join_next())
             .await
@@ -130,16 +130,13 @@ impl Stretch {
         }
     }
 
-    /// Makes requests due, `per_second` of them. A thread of its own keeps the time: the runtime's timers are too
+    /// Makes a request due at each of `moments`. A thread of its own keeps the time: the runtime's timers are too
     /// coarse, by up to a millisecond each.
-    async fn keep_pace(&self, per_second: f64, length: Duration) -> anyhow::Result<()> {
+    async fn keep_pace(&self, moments: impl Iterator<Item = Duration> + Send + 'static) -> anyhow::Result<()> {
         let (tell, mut told) = mpsc::unbounded_channel();
-        let interval = Duration::from_secs_f64(1.0 / per_second);
-        let requests = (length.as_secs_f64() * per_second) as u32;
         let start = Moment { at: Instant::now(), ns: monotonic_ns() };
         let clock = std::thread::spawn(move || {
-            for request in 0..requests {
-                let since = interval * request;
+            for since in moments {
                 std::thread::sleep((start.at + since).saturating_duration_since(Instant::now()));
                 let moment = Moment { at: start.at + since, ns: start.ns + since.as_nanos() as u64 };
                 if tell.send(moment).is_err() {
@@ -172,6 +169,16 @@ impl Stretch {
     }
 }
 
+/// When each request of an open loop is due, from its start: `per_second`, and `burst` times that in the middle third.
+fn moments(per_second: f64, burst: f64, length: Duration) -> impl Iterator<Item = Duration> + Send + 'static {
+    let length = length.as_secs_f64();
+    let next = move |at: &f64| {
+        let in_burst = (length / 3.0..length * 2.0 / 3.0).contains(at);
+        Some(at + if in_burst { 1.0 / (per_second * burst) } else { 1.0 / per_second })
+    };
+    std::iter::successors(Some(0.0), next).take_while(move |at| *at < length).map(Duration::from_secs_f64)
+}
+
 /// The callback that request `request` sends, and how many different ones all requests before it sent.
 fn number_of(request: u64, half_repeats: bool) -> (u64, u64) {
     match (half_repeats, request % 2) {
@@ -184,6 +191,18 @@ fn number_of(request: u64, half_repeats: bool) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_comes_in_the_middle_third() {
+        let second = Duration::from_secs(1);
+        assert!(moments(100.0, 1.0, 3 * second).count().abs_diff(300) <= 1);
+        let burst: Vec<Duration> = moments(100.0, 10.0, 3 * second).collect();
+        let within = |from: u32, to: u32| burst.iter().filter(|at| (second * from..second * to).contains(*at)).count();
+        assert!(
+            within(0, 1).abs_diff(100) <= 1 && within(1, 2).abs_diff(1_000) <= 10 && within(2, 3).abs_diff(100) <= 1
+        );
+        assert!(burst.is_sorted());
+    }
 
     #[test]
     fn numbers_have_no_gap_and_repeats_repeat_what_was_sent() {
