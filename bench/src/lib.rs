@@ -10,6 +10,7 @@
 //! is back at zero and what was answered, stored and delivered are the same callbacks; nothing of the product is
 //! switched off.
 
+pub mod growth;
 pub mod measure;
 pub mod profile;
 pub mod report;

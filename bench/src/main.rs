@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use bench::growth;
 use bench::profile;
 use bench::report::{self, Header, Page, Results};
 use bench::rig::{Needs, Rig};
@@ -59,6 +60,8 @@ struct Arguments {
 enum Command {
     /// Load it steadily, in a burst, in a storm, and before bad destinations, and count what is lost or sent again
     Load(Load),
+    /// Fill sites with callbacks, and measure what grows with them
+    Growth(growth::Growth),
     /// One of the processes of a run
     #[command(hide = true)]
     Role { plan: String },
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         Some(Command::Role { plan }) => play_role(plan).map(|()| ExitCode::SUCCESS),
         Some(Command::Load(load)) => run_load(load),
+        Some(Command::Growth(growth)) => run_growth(growth),
         None => run(&arguments),
     };
     done.unwrap_or_else(|error| {
@@ -176,11 +180,31 @@ async fn wait_for_signal() -> std::io::Result<()> {
 }
 
 fn measure(scenarios: Vec<Scenario>, timing: Timing, rounds: u32) -> anyhow::Result<Results> {
+    block_on(measure_all(scenarios, timing, rounds))
+}
+
+fn run_growth(arguments: &growth::Growth) -> anyhow::Result<ExitCode> {
+    let outcome = block_on(growth::run(arguments))?;
+    let text = outcome.to_text();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&outcome.to_json())?);
+    } else {
+        println!("{text}");
+    }
+    if arguments.write {
+        report::write_into(Page::GROWTH, &text, &[])?;
+        eprintln!("bench: wrote {}", Page::GROWTH.file);
+    }
+    Ok(if outcome.broken().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs `work` to its end, or until a signal.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Dropping what runs ends its processes.
         tokio::select! {
-            results = measure_all(scenarios, timing, rounds) => results,
+            done = work => done,
             signal = wait_for_signal() => Err(signal.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("interrupted"))),
         }
     })

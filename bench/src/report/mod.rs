@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 pub use header::Header;
 pub use page::{Page, write_into};
+pub(crate) use table::{grouped, markdown_rows};
 pub use targets::{Direction, Verdict};
 
 #[cfg(test)]

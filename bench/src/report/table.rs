@@ -33,6 +33,11 @@ pub(super) fn of(results: &Results) -> String {
 
 /// Cells under each other, the first row as the head.
 pub(super) fn markdown<const N: usize>(rows: &[[String; N]]) -> String {
+    markdown_rows(&rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>())
+}
+
+/// The same where the columns are counted only at run time.
+pub(crate) fn markdown_rows(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
@@ -44,7 +49,7 @@ pub(super) fn markdown<const N: usize>(rows: &[[String; N]]) -> String {
         }
         text.push_str("|\n");
         if number == 0 {
-            for column in 0..N {
+            for column in 0..row.len() {
                 text.push_str(&format!("|{}", "-".repeat(width(column) + 2)));
             }
             text.push_str("|\n");
@@ -80,7 +85,7 @@ pub(super) fn by_process(results: &Results, name: &str, of: impl Fn(&Measurement
 }
 
 /// 31415 as 31,415.
-pub(super) fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

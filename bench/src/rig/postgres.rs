@@ -121,6 +121,14 @@ impl Postgres {
         self.run(&format!("DROP DATABASE {} WITH (FORCE)", database.name)).await
     }
 
+    /// Writes everything to the disk that is to be written, so that it does not happen while something is measured.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub async fn checkpoint(&self) -> anyhow::Result<()> {
+        self.run("CHECKPOINT").await
+    }
+
     /// Stops it.
     ///
     /// # Errors
@@ -178,6 +186,11 @@ impl RunDatabase {
     /// Where it is, password included.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// The same, for connections of one's own.
+    pub fn settings(&self) -> &ConnectSettings {
+        &self.settings
     }
 
     /// Emulates a disk whose every flush takes this much longer.

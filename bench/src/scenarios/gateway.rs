@@ -100,7 +100,7 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
 }
 
 /// Answers of `/metrics` per second, on one connection.
-async fn scrape(admin: Option<SocketAddr>) -> anyhow::Result<f64> {
+pub(super) async fn scrape(admin: Option<SocketAddr>) -> anyhow::Result<f64> {
     let admin = admin.context("nobody to ask")?;
     let mut connection = Connection::open(admin).await?;
     let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\n\r\n");

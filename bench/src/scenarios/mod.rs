@@ -7,6 +7,7 @@ mod express;
 mod gateway;
 mod list;
 mod rounds;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::roles::load::{Pace, Proof};
 
 pub use list::{all, loads, select};
 pub use rounds::{FOREIGN_MAX, Round, run_rounds};
+pub(crate) use stored::take_in;
 
 /// One row of the table.
 #[derive(Clone, Debug)]

@@ -1,0 +1,228 @@
+//! One filled site, and what it is asked in a turn.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use common::db::books::{self, Scope, Verdict};
+use common::db::dead_letters::{self, DeadFilter};
+use common::db::events::{self, EventFilter};
+use common::db::{ConnectSettings, Database};
+use common::ids::CallbackId;
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::fill::{self, Span, execute};
+use super::sizes::Size;
+use crate::measure::{Group, Sample};
+use crate::report::Spread;
+use crate::rig::Rig;
+use crate::rig::postgres::RunDatabase;
+use crate::scenarios::{Timing, take_in};
+
+/// Lines of a page, as the commands have it.
+const PAGE: u32 = 50;
+/// Places in time that are looked at, evenly spread.
+const PLACES: u32 = 20;
+/// Connections of a command that lists.
+const CONNECTIONS: u32 = 2;
+/// The longest that the books are read.
+const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
+const DAY: time::Duration = time::Duration::DAY;
+
+/// What a turn gave, by what was asked: rates, milliseconds, seconds.
+pub(super) type Answers = BTreeMap<&'static str, f64>;
+
+/// One turn of one site.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(super) struct Turn {
+    pub(super) answers: Answers,
+    /// The part of the machine that others used, from 0 to 1.
+    pub(super) foreign: f64,
+}
+
+/// A database in use for a while.
+pub(super) struct Site {
+    pub(super) size: Size,
+    /// What it took to fill it.
+    pub(super) filled_in: Duration,
+    /// Its files.
+    pub(super) bytes: u64,
+    database: RunDatabase,
+    span: Span,
+}
+
+impl Site {
+    /// Fills a database, and holds the books of it against what was meant.
+    pub(super) async fn make(rig: &Rig, size: Size) -> anyhow::Result<Self> {
+        let mut database = rig.postgres.create().await?;
+        let started = Instant::now();
+        let span = fill::fill(database.settings(), size).await.with_context(|| format!("filling {size}"))?;
+        rig.postgres.checkpoint().await?;
+        let filled_in = started.elapsed();
+        let bytes = database.grown_by().await?;
+        eprintln!(
+            "bench: filled {size} in {:.0} s: {:.2} GB, {} bytes each",
+            filled_in.as_secs_f64(),
+            bytes as f64 / 1e9,
+            bytes / size.0
+        );
+        Ok(Self { size, filled_in, bytes, database, span })
+    }
+
+    /// Asks everything once. The intake comes last, and what it stored is taken out again: every turn begins alike.
+    pub(super) async fn ask(&mut self, rig: &Rig, folder: &Path, timing: Timing) -> anyhow::Result<Turn> {
+        let before = Sample::take()?;
+        rig.postgres.checkpoint().await?;
+        let mut answers = Answers::new();
+        let settings = ConnectSettings { max_connections: CONNECTIONS, ..self.database.settings().clone() };
+        let database = Database::open(settings.clone());
+        self.ask_lists(&database, &mut answers).await?;
+        database.close().await;
+        self.ask_books(&settings, &mut answers).await?;
+        self.ask_intake(rig, folder, timing, &mut answers).await?;
+        let foreign = before.until(&Sample::take()?, &[Group::tree("bench", std::process::id())]).foreign;
+        Ok(Turn { answers, foreign })
+    }
+
+    /// Whose statements are those of `claygate events` and `claygate dead`.
+    async fn ask_lists(&self, database: &Database, answers: &mut Answers) -> anyhow::Result<()> {
+        let mut connection = database.settings().connect_directly().await?;
+        let (mut before_event, mut before_dead, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for moment in self.places() {
+            let id = callback_before(&mut connection, moment).await?;
+            before_event.push(EventFilter { before: Some(id), ..EventFilter::default() });
+            before_dead.push(DeadFilter { before: Some((moment, Uuid::nil())), ..DeadFilter::default() });
+            ids.push(id);
+        }
+        connection.close().await?;
+        let words = |source: Option<&str>, state: Option<&str>| {
+            let word = |text: Option<&str>| text.map(str::to_owned);
+            vec![EventFilter { source: word(source), state: word(state), ..EventFilter::default() }; 3]
+        };
+        let pages = [
+            ("events-first", vec![EventFilter::default(); PLACES as usize]),
+            ("events-deep", before_event),
+            ("events-of-source", words(Some("token"), None)),
+            ("events-dead", words(None, Some("dead"))),
+            ("events-waiting", words(None, Some("received"))),
+        ];
+        for (name, filters) in pages {
+            let mut took = Vec::new();
+            for filter in &filters {
+                took.push(timed(events::list(database, filter, PAGE)).await?.1);
+            }
+            answers.insert(name, median(took));
+        }
+        let nobodys = DeadFilter { destination: Some("nowhere".to_owned()), ..DeadFilter::default() };
+        let pages = [
+            ("dead-first", vec![DeadFilter::default(); PLACES as usize]),
+            ("dead-deep", before_dead),
+            ("dead-of-destination", vec![nobodys; 3]),
+        ];
+        for (name, filters) in pages {
+            let mut took = Vec::new();
+            for filter in &filters {
+                took.push(timed(dead_letters::list(database, filter, PAGE)).await?.1);
+            }
+            answers.insert(name, median(took));
+        }
+        let mut took = Vec::new();
+        for id in ids {
+            let (story, ms) = timed(events::story(database, id)).await?;
+            ensure!(story.is_some(), "{id} has no story");
+            took.push(ms);
+        }
+        answers.insert("event", median(took));
+        Ok(())
+    }
+
+    /// The books of a day, and of everything; both have to balance.
+    async fn ask_books(&self, settings: &ConnectSettings, answers: &mut Answers) -> anyhow::Result<()> {
+        for (name, since) in [("verify-day", self.span.end - DAY), ("verify", self.span.start)] {
+            let scope = Scope { since, limit: VERIFY_LIMIT, named_max: 20 };
+            let started = Instant::now();
+            let report = books::verify(settings, scope, |_, _| {}).await?;
+            answers.insert(name, started.elapsed().as_secs_f64());
+            let is_balanced = report.verdict == Verdict::Balanced;
+            ensure!(is_balanced, "the books of {} do not balance: {:?}", self.size, report.differences);
+            let found = report.totals.callbacks().unsigned_abs();
+            ensure!(name != "verify" || found == self.size.0, "{found} callbacks are there instead of {}", self.size.0);
+        }
+        Ok(())
+    }
+
+    async fn ask_intake(
+        &mut self,
+        rig: &Rig,
+        folder: &Path,
+        timing: Timing,
+        answers: &mut Answers,
+    ) -> anyhow::Result<()> {
+        let mut connection = self.database.settings().connect_directly().await?;
+        rig.postgres.checkpoint().await?;
+        let (answered, measured) = take_in(rig, folder, timing, self.database.url()).await?;
+        answers.insert("intake", measured.per_second);
+        answers.insert("intake-p99", measured.latency_ms.p99);
+        answers.insert("metrics", measured.scrapes_per_second.unwrap_or_default());
+        let from = self.span.end;
+        let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM claygate.callbacks WHERE received_at >= $1")
+            .bind(from)
+            .fetch_one(&mut connection)
+            .await?;
+        ensure!(stored.unsigned_abs() == answered, "{stored} callbacks were stored, {answered} were answered");
+        take_out(&mut connection, from).await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Moments between the beginning and the end.
+    fn places(&self) -> impl Iterator<Item = OffsetDateTime> + use<> {
+        let Span { start, end } = self.span;
+        (1..=PLACES).map(move |place| start + (end - start) * place / (PLACES + 1))
+    }
+
+    /// Removes it.
+    pub(super) async fn remove(self, rig: &Rig) -> anyhow::Result<()> {
+        rig.postgres.remove(self.database).await
+    }
+}
+
+/// Removes what the intake stored from `moment` on, and the room that it took.
+async fn take_out(connection: &mut PgConnection, moment: OffsetDateTime) -> anyhow::Result<()> {
+    let from = format!("to_timestamp({})", moment.unix_timestamp());
+    for statement in [
+        "TRUNCATE claygate.outbox, claygate.spools".to_owned(),
+        format!("DELETE FROM claygate.callback_bodies WHERE received_at >= {from}"),
+        format!("DELETE FROM claygate.callbacks WHERE received_at >= {from}"),
+        format!("DELETE FROM claygate.intake_counts WHERE hour >= {from}"),
+        "VACUUM (ANALYZE) claygate.callbacks, claygate.callback_bodies, claygate.intake_counts".to_owned(),
+    ] {
+        execute(connection, &statement).await?;
+    }
+    Ok(())
+}
+
+async fn callback_before(connection: &mut PgConnection, moment: OffsetDateTime) -> anyhow::Result<CallbackId> {
+    let id: Uuid = sqlx::query_scalar(
+        "SELECT id FROM claygate.callbacks WHERE received_at < $1 ORDER BY received_at DESC, id DESC LIMIT 1",
+    )
+    .bind(moment)
+    .fetch_one(connection)
+    .await
+    .context("looking for a callback")?;
+    Ok(CallbackId(id))
+}
+
+/// What `asking` gives, and how many milliseconds it took.
+async fn timed<T, E: Into<anyhow::Error>>(asking: impl Future<Output = Result<T, E>>) -> anyhow::Result<(T, f64)> {
+    let started = Instant::now();
+    let answer = asking.await.map_err(Into::into)?;
+    Ok((answer, started.elapsed().as_secs_f64() * 1e3))
+}
+
+fn median(values: Vec<f64>) -> f64 {
+    Spread::of(values).map_or(0.0, |spread| spread.median)
+}
