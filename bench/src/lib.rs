@@ -16,4 +16,5 @@ pub mod profile;
 pub mod report;
 pub mod rig;
 pub mod roles;
+pub mod rows;
 pub mod scenarios;

@@ -10,6 +10,7 @@ use bench::profile;
 use bench::report::{self, Header, Page, Results};
 use bench::rig::{Needs, Rig};
 use bench::roles::{Role, play};
+use bench::rows;
 use bench::scenarios::{Queue, Scenario, Timing, all, loads, run_rounds, select};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +63,8 @@ enum Command {
     Load(Load),
     /// Fill sites with callbacks, and measure what grows with them
     Growth(growth::Growth),
+    /// Send files of rows into a fake Clay, with and without its limits, and kill what sends them
+    Rows(rows::Rows),
     /// One of the processes of a run
     #[command(hide = true)]
     Role { plan: String },
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Some(Command::Role { plan }) => play_role(plan).map(|()| ExitCode::SUCCESS),
         Some(Command::Load(load)) => run_load(load),
         Some(Command::Growth(growth)) => run_growth(growth),
+        Some(Command::Rows(rows)) => run_rows(rows),
         None => run(&arguments),
     };
     done.unwrap_or_else(|error| {
@@ -196,6 +200,16 @@ fn run_growth(arguments: &growth::Growth) -> anyhow::Result<ExitCode> {
         eprintln!("bench: wrote {}", Page::GROWTH.file);
     }
     Ok(if outcome.broken().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_rows(arguments: &rows::Rows) -> anyhow::Result<ExitCode> {
+    let results = block_on(rows::run(arguments))?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&results.to_json())?);
+    } else {
+        println!("{}", results.to_text());
+    }
+    Ok(if results.broken().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs `work` to its end, or until a signal.

@@ -85,7 +85,7 @@ impl Site {
         self.ask_books(&settings, &mut answers).await?;
         self.ask_intake(rig, folder, timing, &mut answers).await?;
         let foreign = before.until(&Sample::take()?, &[Group::tree("bench", std::process::id())]).foreign;
-        Ok(Turn { answers, foreign })
+        Ok(Turn { answers, foreign: foreign.min(1.0) })
     }
 
     /// Whose statements are those of `claygate events` and `claygate dead`.

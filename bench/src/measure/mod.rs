@@ -4,6 +4,7 @@ mod latency;
 mod processes;
 
 pub use latency::{Latencies, Quantiles};
+pub(crate) use processes::peak_mb;
 pub use processes::{Group, Sample, Usage, memory};
 
 use rustix::time::{ClockId, clock_gettime};

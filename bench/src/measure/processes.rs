@@ -144,10 +144,19 @@ pub fn memory(groups: &[Group]) -> anyhow::Result<BTreeMap<String, f64>> {
     Ok(by_group)
 }
 
+/// The most memory that a process ever had resident, in MB; 0 where it has ended.
+pub(crate) fn peak_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    kib_of(&status, "VmHWM:").unwrap_or(0.0) * 1024.0 / 1e6
+}
+
+fn kib_of(text: &str, field: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 fn pss_mib(smaps_rollup: &str) -> Option<f64> {
-    let line = smaps_rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024.0)
+    Some(kib_of(smaps_rollup, "Pss:")? / 1024.0)
 }
 
 #[cfg(test)]

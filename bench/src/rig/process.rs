@@ -68,6 +68,27 @@ impl Process {
         }
     }
 
+    /// Whether it has ended well.
+    ///
+    /// # Errors
+    /// When it has ended badly, with its last words.
+    pub fn has_ended_well(&mut self) -> anyhow::Result<bool> {
+        match self.child.try_wait()? {
+            Some(status) if !status.success() => {
+                bail!("{} ended badly ({status}): {}", self.name, self.last_words())
+            }
+            ended => Ok(ended.is_some()),
+        }
+    }
+
+    /// Kills it, with no chance to say anything, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("killing {}", self.name))
+    }
+
     /// Asks it to end, and waits until it has.
     ///
     /// # Errors

@@ -142,7 +142,7 @@ impl Services {
 }
 
 /// A port that is free now. Whoever takes it before the process does makes that process fail, aloud.
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?)
 }
@@ -182,7 +182,7 @@ fn write_config(
     Ok(file)
 }
 
-async fn wait_until_ready(process: &mut Process, admin: SocketAddr) -> anyhow::Result<()> {
+pub(crate) async fn wait_until_ready(process: &mut Process, admin: SocketAddr) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_LIMIT;
     let mut last = String::new();
     while Instant::now() < deadline {

@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod destination;
+pub mod fake_clay;
 pub mod http_limit;
 pub mod load;
 pub mod postgres_writer;
@@ -29,6 +30,8 @@ pub enum Role {
     PostgresWriter(postgres_writer::Plan),
     /// Publishes and consumes, without Postgres in front.
     Broker(broker::Plan),
+    /// Takes rows, as Clay does.
+    FakeClay(fake_clay::Plan),
 }
 
 /// Plays `role` to its end.
@@ -48,6 +51,7 @@ pub fn play(role: Role) -> anyhow::Result<()> {
             Role::Destination(plan) => destination::run(plan).await,
             Role::PostgresWriter(plan) => postgres_writer::run(plan).await,
             Role::Broker(plan) => broker::run(plan).await,
+            Role::FakeClay(plan) => fake_clay::run(plan).await,
             Role::HttpLimit(_) => Ok(()),
         }
     })

@@ -43,7 +43,7 @@ pub(super) async fn wait_for_end() -> anyhow::Result<()> {
 
 /// A line from the parent; `None`: it has closed the pipe. Read on a thread of its own, which a runtime that ends does
 /// not wait for.
-async fn hear() -> anyhow::Result<Option<String>> {
+pub(super) async fn hear() -> anyhow::Result<Option<String>> {
     let (tell, told) = oneshot::channel();
     std::thread::spawn(move || {
         let mut line = String::new();
