@@ -500,7 +500,7 @@ fn what_is_shown_is_toml_with_origins() {
         "max_connections = 20  # line 5",
         "url = \"postgres://me@db.example.com/claygate\"  # line 3",
         "url = \"https://crm.example.com/***\"  # line 53",
-        "stop = true  # line 105",
+        "stop = true  # line 107",
         "changed = \"accept\"  # default",
         "# port: a free one, kept",
         "[[destinations.steps.steps]]",

@@ -164,7 +164,7 @@ const TAMPERINGS: [(&str, &str, &str, Check); 20] = [
     ),
     (
         "a delivery of a callback that was never there",
-        "SELECT gen_random_uuid()",
+        "SELECT overlay(gen_random_uuid()::text PLACING 'f' FROM 1)::uuid",
         "INSERT INTO claygate.deliveries (id, callback_id, destination, state, reason, ended_at)
          VALUES ('$id', gen_random_uuid(), 'crm', 'cancelled', 'operator', now())",
         Check::StrayDeliveries,

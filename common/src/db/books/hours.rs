@@ -19,16 +19,21 @@ type Hours = BTreeMap<(String, OffsetDateTime), Totals>;
 /// Everything about each callback received in [$1, $2), and what is wrong with it.
 ///
 /// How many deliveries a decision meant: the destinations of the rules that matched, in the version of the rules that
-/// it names. Only the first routing can be held to it; a replay may meet deliveries that were made before.
+/// it names. What belongs to the callbacks is read between the first and the last of their ids: ids begin with the time
+/// of their making, so that is about as much as there are callbacks, where a join alone would read whole tables for every
+/// stretch. Only the first routing can be held to it; a replay may meet deliveries that were made before.
 macro_rules! judged {
     ($then:literal) => {
         concat!(
             "WITH c AS MATERIALIZED (
                  SELECT id, source, date_trunc('hour', received_at) AS hour, state, reason, routing
                  FROM claygate.callbacks WHERE received_at >= $1 AND received_at < $2
+             ), ends AS MATERIALIZED (
+                 SELECT (SELECT id FROM c ORDER BY id LIMIT 1) AS first, (SELECT id FROM c ORDER BY id DESC LIMIT 1) AS last
              ), decided AS MATERIALIZED (
                  SELECT c.id, d.outcome, d.rules_version, d.trace::text AS trace
                  FROM c JOIN claygate.decisions AS d ON d.callback_id = c.id AND d.routing = c.routing
+                 WHERE d.callback_id >= (SELECT first FROM ends) AND d.callback_id <= (SELECT last FROM ends)
              ), meant AS MATERIALIZED (
                  SELECT kind.rules_version, kind.trace, (
                      SELECT count(DISTINCT destination)
@@ -47,7 +52,9 @@ macro_rules! judged {
                      count(*) FILTER (WHERE d.state = 'dead') AS dead,
                      count(*) FILTER (WHERE d.state = 'cancelled') AS cancelled,
                      count(*) FILTER (WHERE d.state = 'pending') AS pending
-                 FROM c JOIN claygate.deliveries AS d ON d.callback_id = c.id GROUP BY c.id
+                 FROM c JOIN claygate.deliveries AS d ON d.callback_id = c.id
+                 WHERE d.callback_id >= (SELECT first FROM ends) AND d.callback_id <= (SELECT last FROM ends)
+                 GROUP BY c.id
              ), judged AS (
                  SELECT c.id, c.source, c.hour, c.state, made.n, made.delivered, made.skipped, made.dead, made.cancelled,
                      made.pending,
