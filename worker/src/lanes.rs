@@ -60,6 +60,8 @@ pub struct LeasedDelivery {
     pub captured: Value,
     /// The lead's present fields, or the row's own.
     pub lead: Arc<Map<String, Value>>,
+    /// That row as it was written: a number in `lead` has a double's digits at most.
+    pub row: Option<Arc<[u8]>>,
     /// The callback's source; empty where there is none.
     pub source: Arc<str>,
     /// When the callback or row came in.

@@ -41,19 +41,28 @@ pub struct Filter {
     pub domain_fields: Vec<String>,
 }
 
+/// A field that was cut down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tidied<'a> {
+    /// A member's name or a JSON pointer.
+    pub field: &'a str,
+    /// What it holds now.
+    pub bare: String,
+}
+
 impl Filter {
-    /// Cuts the domain fields of `object` down to bare domains; says whether that changed anything. What is no domain
-    /// stays as it is.
-    pub fn tidy(&self, object: &mut Map<String, Value>) -> bool {
-        let mut changed = false;
+    /// Cuts the domain fields of `object` down to bare domains; gives those that this changed. What is no domain stays
+    /// as it is.
+    pub fn tidy(&self, object: &mut Map<String, Value>) -> Vec<Tidied<'_>> {
+        let mut tidied = Vec::new();
         for field in &self.domain_fields {
             let Some(Value::String(text)) = member_mut(object, field) else { continue };
             if let Some(bare) = domain::bare(text).filter(|bare| bare != text) {
-                *text = bare;
-                changed = true;
+                text.clone_from(&bare);
+                tidied.push(Tidied { field, bare });
             }
         }
-        changed
+        tidied
     }
 
     /// Why `object` is held back, if it is.
@@ -205,7 +214,7 @@ mod tests {
             (json!({"website": 5, "other": "https://a.example"}), json!({"website": 5, "other": "https://a.example"})),
         ] {
             let mut tidied = object(row.clone());
-            assert_eq!(filter.tidy(&mut tidied), row != expected, "{row}");
+            assert_eq!(!filter.tidy(&mut tidied).is_empty(), row != expected, "{row}");
             assert_eq!(Value::Object(tidied), expected);
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod prepare;
 pub mod split;
+mod written;
 
 /// The largest object that Clay takes in one request, in bytes.
 pub const ROW_BYTES_MAX: usize = 100_000;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::ROW_BYTES_MAX;
 use super::split::Piece;
+use super::written;
 use crate::canonical::{self, Malformed};
 use crate::config::Destination;
 use crate::db::rows::{NewRow, RowKey, RowKeyKind, RowOnce};
@@ -98,7 +99,11 @@ impl<'a> Preparer<'a> {
             return Err(RowProblem::Empty);
         }
         let key = self.key((!alone).then_some(line), &object, &checked.digest);
-        let body = if self.filter.tidy(&mut object) { to_bytes(&object) } else { raw.to_vec() };
+        let tidied = self.filter.tidy(&mut object);
+        let body = match tidied.is_empty() {
+            true => raw.to_vec(),
+            false => written::replace(raw, &tidied).unwrap_or_else(|| to_bytes(&object)),
+        };
         if body.len() > self.bytes_max {
             return Err(too_large);
         }

@@ -30,3 +30,28 @@ async fn the_numbers_of_the_demo_add_up() {
     assert_eq!((&again["answers"]["accepted"], &again["in_progress"]), (&Value::Null, &Value::from(0)), "{again}");
     assert!(up.terminate().success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_circle_adds_up_leaves_nothing_and_says_when_it_was_cut_short() {
+    let site = Site::new("");
+    let files = || std::fs::read_dir(site.folder()).unwrap().count();
+    let before = files();
+    let circle = site.json(&["demo", "--loop", "--count", "60", "--json"]).await;
+    assert_eq!(circle["complete"], true, "{circle}");
+    let n = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{circle}"));
+    let handed_in = ["accepted", "duplicates", "filtered"].map(|name| n(&circle["handed_in"][name]));
+    assert_eq!(handed_in, [58, 3, 2], "{circle}");
+    let (clay, calls, line) = (&circle["clay"], &circle["clay"]["calls"], &circle["loop"]["destinations"][0]);
+    let lost = n(&calls["silent"]) + n(&calls["malformed"]);
+    let [sent, returned, outstanding, overdue] =
+        ["sent", "returned", "outstanding", "overdue"].map(|name| n(&line[name]));
+    assert_eq!([sent, returned, outstanding, overdue], [58, 58 - lost, lost, lost], "{circle}");
+    assert_eq!((n(&clay["accepted"]), n(&clay["repeated"])), (58, 0), "{circle}");
+    assert!(returned > 0 && n(&calls["reruns"]) > 0, "{circle}");
+    assert_eq!(files(), before);
+
+    let output = site.run(&["demo", "--loop", "--count", "60", "--wait", "0"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("Incomplete: after 0 s"), "{text}");
+}

@@ -9,6 +9,8 @@ mod broker_poison;
 mod broker_queues;
 mod clay;
 mod clay_circle;
+mod clay_loop;
+mod clay_rows;
 mod compose;
 mod crash;
 mod crash_points;

@@ -313,6 +313,7 @@ impl Intake {
                     lease_token: token,
                     lease_deadline,
                     captured: one.captured.unwrap_or_else(|| Value::Object(Map::new())),
+                    row: None,
                     source: one.source.into(),
                     received_at: one.received_at,
                     person: one.person,
@@ -342,6 +343,7 @@ impl Intake {
             let has_object = object.is_some();
             let delivery = LeasedDelivery {
                 lead: Arc::new(object.unwrap_or_default()),
+                row: row.body.map(Into::into),
                 id: row.id,
                 callback_id: None,
                 row_id: Some(row.row_id),

@@ -18,6 +18,7 @@ use minijinja::value::Serde;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Method, Request};
 use secrecy::ExposeSecret;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use url::Url;
@@ -126,20 +127,21 @@ impl ClayTarget {
 
     /// The row of a delivery, by its id; `Err`: how its attempt ends, unsent.
     pub(crate) fn build(&self, delivery: &LeasedDelivery, id: RowId) -> Result<Row, Outcome> {
-        let mut object = match &self.body {
-            None => delivery.lead.as_ref().clone(),
-            Some(template) => match self.templates.render_json(template, &context(delivery)) {
-                Ok(Some(Value::Object(object))) => object,
+        let mut added = Map::new();
+        added.insert(ID_FIELD.to_owned(), json!(id));
+        if let Some(callback_url) = &self.callback_url {
+            added.insert(callback_url.field.clone(), json!(sign(callback_url, id)));
+        }
+        let row = match (&self.body, &delivery.row) {
+            (None, Some(row)) => written(row, &added),
+            (None, None) => with(delivery.lead.as_ref().clone(), added),
+            (Some(template), _) => match self.templates.render_json(template, &context(delivery)) {
+                Ok(Some(Value::Object(object))) => with(object, added),
                 // A template of an object is one.
-                Ok(_) => Map::new(),
+                Ok(_) => with(Map::new(), added),
                 Err(problem) => return Err(unbuilt(&BuildError::Body(problem))),
             },
         };
-        object.insert(ID_FIELD.to_owned(), json!(id));
-        if let Some(callback_url) = &self.callback_url {
-            object.insert(callback_url.field.clone(), json!(sign(callback_url, id)));
-        }
-        let row = Value::Object(object).to_string().into_bytes();
         if row.len() > ROW_BYTES_MAX {
             let what = format!("the row has {} bytes; Clay takes {ROW_BYTES_MAX}", row.len());
             let mut outcome = Outcome::without_answer(Class::Poison, Some(what));
@@ -180,6 +182,20 @@ impl ClayTarget {
         *request.body_mut() = Some(row.0.clone().into());
         Ok(request)
     }
+}
+
+fn with(mut object: Map<String, Value>, added: Map<String, Value>) -> Vec<u8> {
+    object.extend(added);
+    Value::Object(object).to_string().into_bytes()
+}
+
+/// A row that was handed in, with `added`; every value of it stays as it is written, so that no digit is lost.
+fn written(row: &[u8], added: &Map<String, Value>) -> Vec<u8> {
+    // It was checked when it was taken in.
+    let mut members: BTreeMap<String, &RawValue> = serde_json::from_slice(row).unwrap_or_default();
+    let added: Vec<_> = added.iter().filter_map(|(name, value)| Some((name, to_raw_value(value).ok()?))).collect();
+    members.extend(added.iter().map(|(name, value)| ((*name).clone(), value.as_ref())));
+    serde_json::to_vec(&members).unwrap_or_default()
 }
 
 /// The URL that the row's callback may come to from now on; `None`: the configuration has nothing to sign it with.

@@ -176,6 +176,7 @@ impl Router {
                         lease_deadline: reserved.lease_deadline,
                         captured: Value::Object(Map::new()),
                         lead: Arc::clone(&judged.object),
+                        row: None,
                         source: Arc::clone(&source),
                         received_at: callback.received_at,
                         person: delivery.person,

@@ -378,6 +378,7 @@ async fn leased(rig: &Rig, id: DeliveryId, until: Duration) -> LeasedDelivery {
         lease_deadline: tokio::time::Instant::now() + until,
         captured: serde_json::json!({}),
         lead: Arc::default(),
+        row: None,
         source: "clay".into(),
         received_at: time::OffsetDateTime::now_utc(),
         person: None,

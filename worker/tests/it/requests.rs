@@ -67,6 +67,7 @@ fn delivery() -> LeasedDelivery {
         lease_deadline: Instant::now() + Duration::from_secs(60),
         captured: Value::Null,
         lead: Arc::new(lead.as_object().unwrap().clone()),
+        row: None,
         source: "clay".into(),
         received_at: OffsetDateTime::UNIX_EPOCH,
         person: None,

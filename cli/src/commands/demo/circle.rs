@@ -3,6 +3,7 @@
 //! Nothing of an installation is read or touched: the configuration, the database and the folder are made for the
 //! demonstration and removed at its end, an interrupted one too.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -23,6 +24,8 @@ use crate::commands::up::Parts;
 const REPEAT_EVERY: u32 = 20;
 const NO_EMAIL_EVERY: u32 = 25;
 const PRICE: &str = "0.012";
+/// Looks in a row that find nothing under way: longer together than `expect_within` below.
+const QUIET_POLLS: u32 = 6;
 
 /// What the circle was, and what came of it.
 pub(super) struct Circle {
@@ -32,16 +35,18 @@ pub(super) struct Circle {
     pub(super) clay: Counts,
     /// The loop as claygate knows it.
     pub(super) report: Report,
+    /// Whether everything had ended by then.
+    pub(super) is_complete: bool,
 }
 
 /// Runs it with `count` people.
 pub(super) async fn run(count: u32, seed: u64, wait: Duration) -> anyhow::Result<Circle> {
     let folder = tempfile::Builder::new().prefix("claygate-demo-").tempdir()?;
-    let path = folder.path().to_owned();
+    let (path, data) = (folder.path().to_owned(), folder.path().join("data"));
     let start = move || Cluster::start(&Settings::throw_away(Home::temporary(&path)?));
     let cluster = tokio::task::spawn_blocking(start).await??;
     let circle = tokio::select! {
-        circle = go_round(&cluster, count, seed, wait) => circle,
+        circle = go_round(&cluster, &data, count, seed, wait) => circle,
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into).and_then(|()| bail!("interrupted")),
     };
     let stopped = tokio::task::spawn_blocking(move || cluster.stop()).await?;
@@ -50,7 +55,7 @@ pub(super) async fn run(count: u32, seed: u64, wait: Duration) -> anyhow::Result
     circle
 }
 
-async fn go_round(cluster: &Cluster, count: u32, seed: u64, wait: Duration) -> anyhow::Result<Circle> {
+async fn go_round(cluster: &Cluster, data: &Path, count: u32, seed: u64, wait: Duration) -> anyhow::Result<Circle> {
     let settings = ConnectSettings {
         host: cluster.socket().to_string_lossy().into_owned(),
         port: cluster.port(),
@@ -66,7 +71,9 @@ async fn go_round(cluster: &Cluster, count: u32, seed: u64, wait: Duration) -> a
     let clay = FakeClay::start(fake_clay::Settings { limit: None, seed, ..fake_clay::Settings::default() }).await?;
     let url = clay.add_table("leads", TableSettings::default()).url().to_owned();
     let (secret, token) = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string());
-    let config = Config::from_toml(Role::Up, &configuration(&url, &secret, &token), &Environment::default())?;
+    // Else the spool would stay in the working folder.
+    let environment = Environment::from_iter([("CLAYGATE_DATA", data.to_string_lossy())]);
+    let config = Config::from_toml(Role::Up, &configuration(&url, &secret, &token), &environment)?;
     let parts = Parts::build(&config, &settings, metrics::install()?).await?;
     let port = parts.port();
     let column = Column::calling(CallTo::Url(format!("http://127.0.0.1:{port}/back")))
@@ -79,9 +86,9 @@ async fn go_round(cluster: &Cluster, count: u32, seed: u64, wait: Duration) -> a
     let database = Database::open(settings);
     let done = async {
         let answer = hand_in(port, &token, count).await?;
-        settle(&database, &table, wait).await?;
+        let is_complete = settle(&database, &table, wait).await?;
         let report = Report::read(&database, &find_tables(&config, &database).await?, since).await?;
-        Ok(Circle { answer, clay: table.counts(), report })
+        Ok(Circle { answer, clay: table.counts(), report, is_complete })
     }
     .await;
     stop.cancel();
@@ -140,16 +147,16 @@ fn people(count: u32) -> String {
 }
 
 /// Waits until every row was sent, every call was made, and everything that came back was routed; and until what is missing
-/// by then is overdue. At most `limit`.
-async fn settle(database: &Database, table: &Table, limit: Duration) -> anyhow::Result<()> {
+/// by then is overdue. At most `limit`; answers whether that was enough.
+async fn settle(database: &Database, table: &Table, limit: Duration) -> anyhow::Result<bool> {
     let bar = progress(0, "round the circle");
     let deadline = Instant::now() + limit;
     let mut quiet = 0;
-    while quiet < 6 && Instant::now() < deadline {
+    while quiet < QUIET_POLLS && Instant::now() < deadline {
         tokio::time::sleep(POLL_EVERY).await;
         let is_busy = row_batches::is_any_open(database).await? || table.counts().calls.waiting > 0;
         quiet = if is_busy { 0 } else { quiet + 1 };
     }
     bar.finish_and_clear();
-    Ok(())
+    Ok(quiet >= QUIET_POLLS)
 }

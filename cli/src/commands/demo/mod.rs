@@ -84,11 +84,13 @@ impl Demo {
 impl Demo {
     async fn go_round(self) -> anyhow::Result<ExitCode> {
         let circle = circle::run(self.count, self.seed, Duration::from_secs(self.wait)).await?;
+        let code = if circle.is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         if self.json {
             super::print_json(&serde_json::json!({
+                "complete": circle.is_complete,
                 "handed_in": circle.answer, "clay": circle.clay, "loop": circle.report.as_json(),
             }))?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(code);
         }
         let n = |name: &str| circle.answer[name].as_u64().unwrap_or_default();
         let calls = &circle.clay.calls;
@@ -105,7 +107,13 @@ impl Demo {
         );
         println!("The table, the database and everything in it are gone; this is what came of it:\n");
         print!("{}", Text(&circle.report));
-        Ok(ExitCode::SUCCESS)
+        if !circle.is_complete {
+            println!(
+                "\nIncomplete: after {} s rows were still on their way. `--wait` with more seconds lets them arrive.",
+                self.wait
+            );
+        }
+        Ok(code)
     }
 }
 

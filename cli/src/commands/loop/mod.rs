@@ -27,7 +27,8 @@ use crate::globals::{Globals, OpenDatabase};
 /// `expect_within` and has not come back.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  claygate loop --since 7d --destination leads\n  \
-                        claygate loop --missing --limit 20\n  claygate loop --resend --destination leads --older-than 2d")]
+                        claygate loop --missing --limit 20\n  claygate loop --resend --destination leads --older-than 2d",
+          mut_arg("yes", |yes| yes.requires("resend").conflicts_with_all(["missing", "json"])))]
 pub(crate) struct Loop {
     /// Only what was sent since then: 90m, 24h, 7d, or a moment like 2030-01-31T00:00:00Z.
     #[arg(long, value_name = "WHEN", default_value = "7d")]
