@@ -5,10 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use common::db::ConnectSettings;
 use embedded::{Cluster, Home, Lock, Settings};
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::postgres::PgSslMode;
 use tempfile::TempDir;
 
-use crate::postgres::TestDatabase;
+use crate::postgres::{TestDatabase, connect_settings};
 
 /// A server of its own, which runs or not. Its port, data, user and password stay the same until it is dropped.
 pub struct OwnPostgres {
@@ -32,16 +31,7 @@ impl OwnPostgres {
             let lock = Lock::take(folder.path(), "a test").expect("the folder is ours");
             let settings = Settings::durable(home, None);
             let cluster = Cluster::start(&settings).expect("PostgreSQL starts");
-            let connect = ConnectSettings {
-                host: "127.0.0.1".to_owned(),
-                port: cluster.port(),
-                user: embedded::USER.to_owned(),
-                password: Some(cluster.password().to_owned().into()),
-                database: "postgres".to_owned(),
-                ssl_mode: PgSslMode::Disable,
-                ssl_root_cert: None,
-                max_connections: 4,
-            };
+            let connect = connect_settings(&cluster, 4);
             let settings = Settings { port: Some(cluster.port()), ..settings };
             Self { cluster: Mutex::new(Some(cluster)), settings, connect, _lock: lock, _folder: folder }
         })

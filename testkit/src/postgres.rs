@@ -162,6 +162,20 @@ fn server_settings() -> ConnectSettings {
         .clone()
 }
 
+/// How to reach a server as its superuser.
+pub(crate) fn connect_settings(cluster: &Cluster, max_connections: u32) -> ConnectSettings {
+    ConnectSettings {
+        host: "127.0.0.1".to_owned(),
+        port: cluster.port(),
+        user: embedded::USER.to_owned(),
+        password: Some(cluster.password().to_owned().into()),
+        database: "postgres".to_owned(),
+        ssl_mode: PgSslMode::Disable,
+        ssl_root_cert: None,
+        max_connections,
+    }
+}
+
 /// Starts a server that lives as long as this process.
 #[allow(clippy::expect_used)]
 fn start_server() -> ConnectSettings {
@@ -171,16 +185,7 @@ fn start_server() -> ConnectSettings {
     let home = Home::temporary(&dir).expect("a folder for the test server");
     let lock = Lock::take(&dir, "a test").expect("the folder is ours");
     let cluster = Cluster::start(&Settings::throw_away(home)).expect("PostgreSQL starts");
-    let settings = ConnectSettings {
-        host: "127.0.0.1".to_owned(),
-        port: cluster.port(),
-        user: embedded::USER.to_owned(),
-        password: Some(cluster.password().to_owned().into()),
-        database: "postgres".to_owned(),
-        ssl_mode: PgSslMode::Disable,
-        ssl_root_cert: None,
-        max_connections: MAX_CONNECTIONS,
-    };
+    let settings = connect_settings(&cluster, MAX_CONNECTIONS);
     // A static is never dropped: the parent-death signal stops the server.
     *SERVER.lock().unwrap_or_else(PoisonError::into_inner) = Some((cluster, lock));
     settings
