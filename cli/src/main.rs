@@ -4,6 +4,7 @@
 mod commands;
 mod globals;
 mod run_file;
+mod shell;
 
 use std::process::ExitCode;
 

@@ -29,26 +29,29 @@ const fn question(key: &'static str, title: &'static str, unit: Unit) -> Questio
 }
 
 /// In the order of the table.
-const QUESTIONS: [Question; 14] = [
+const QUESTIONS: [Question; 16] = [
     Question { at_least: Some(0.9), ..question("intake", "intake: 64 connections, 600 B, HMAC", Unit::PerSecond) },
     question("intake-p99", "the intake's answers, p99", Unit::Milliseconds),
     Question { at_least: Some(0.9), ..question("metrics", "`/metrics`, one after the other", Unit::PerSecond) },
     question("events-first", "`events list`, first page", Unit::Milliseconds),
     question("events-deep", "`events list`, a page anywhere", Unit::Milliseconds),
     question("events-of-source", "`events list --source` of every fifth", Unit::Milliseconds),
+    question("events-of-nobody", "`events list --source` of nobody", Unit::Milliseconds),
     question("events-dead", "`events list --state dead`, one in a thousand", Unit::Milliseconds),
     question("events-waiting", "`events list --state received`, none", Unit::Milliseconds),
     question("event", "`events show`", Unit::Milliseconds),
     question("dead-first", "`dead list`, first page", Unit::Milliseconds),
     question("dead-deep", "`dead list`, a page anywhere", Unit::Milliseconds),
     question("dead-of-destination", "`dead list --destination`, none", Unit::Milliseconds),
+    question("dead-for-reason", "`dead list --reason`, none", Unit::Milliseconds),
     question("verify-day", "`verify --since 1d`", Unit::Seconds),
     question("verify", "`verify`, four weeks", Unit::Seconds),
 ];
 
 /// What there is to say beside the numbers.
-const NOTES: &str = "Pages have 50 lines; a page anywhere is the median of twenty places. There is no search by e-mail \
-                     address or person, and no retention yet, so neither is measured.";
+const NOTES: &str = "Pages have 50 lines, and end after 10,000 rows that were looked at where few match; a page anywhere is \
+                     the median of twenty places. There is no search by e-mail address or person, and no retention yet, \
+                     so neither is measured.";
 
 /// A site as it was filled.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -107,21 +107,26 @@ impl Site {
             ("events-first", vec![EventFilter::default(); PLACES as usize]),
             ("events-deep", before_event),
             ("events-of-source", words(Some("token"), None)),
+            ("events-of-nobody", words(Some("nobody"), None)),
             ("events-dead", words(None, Some("dead"))),
             ("events-waiting", words(None, Some("received"))),
         ];
         for (name, filters) in pages {
             let mut took = Vec::new();
             for filter in &filters {
-                took.push(timed(events::list(database, filter, PAGE)).await?.1);
+                let (page, ms) = timed(events::list(database, filter, PAGE)).await?;
+                ensure!(page.is_some(), "{name}: there is no such page");
+                took.push(ms);
             }
             answers.insert(name, median(took));
         }
-        let nobodys = DeadFilter { destination: Some("nowhere".to_owned()), ..DeadFilter::default() };
+        let nowhere = DeadFilter { destination: Some("nowhere".to_owned()), ..DeadFilter::default() };
+        let for_no_reason = DeadFilter { reason: Some("unsendable".to_owned()), ..DeadFilter::default() };
         let pages = [
             ("dead-first", vec![DeadFilter::default(); PLACES as usize]),
             ("dead-deep", before_dead),
-            ("dead-of-destination", vec![nobodys; 3]),
+            ("dead-of-destination", vec![nowhere; 3]),
+            ("dead-for-reason", vec![for_no_reason; 3]),
         ];
         for (name, filters) in pages {
             let mut took = Vec::new();

@@ -9,9 +9,9 @@ use common::db::events::{self, Found};
 use common::db::{Database, replay};
 use common::ids::DeliveryId;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use super::paging::{self, Shown};
 use super::plan::{self, Confirmation};
 use super::since::{self, Since};
 use crate::globals::{Globals, OpenDatabase};
@@ -31,6 +31,9 @@ enum Action {
 }
 
 /// What was given up, the latest first: deliveries, and callbacks that could not be routed.
+///
+/// One page looks at 10,000 deliveries and as many callbacks at most. Where that ends it before it is full, the command
+/// says how to go on.
 #[derive(Args)]
 #[command(after_help = "Example:\n  claygate dead list --reason attempts_used --limit 20")]
 struct List {
@@ -49,7 +52,7 @@ struct List {
     /// Lines of one page, at most 1000.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Print JSON.
+    /// Print JSON: the lines, and as `next` what --before takes for the page behind, null at the end.
     #[arg(long)]
     json: bool,
 }
@@ -85,17 +88,8 @@ impl List {
             before: self.before,
         };
         let page = dead_letters::list(database, &filter, self.limit).await?;
-        if self.json {
-            super::print_json(&page)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        if page.is_empty() {
-            println!("No dead letters.");
-        }
-        page.iter().for_each(print_line);
-        if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
-            println!("\nMore: --before {}/{}", last.ended_at.format(&Rfc3339)?, last.id);
-        }
+        let shown = Shown { name: "dead_letters", nothing: "No dead letters.", json: self.json };
+        paging::print(&page, shown, since::written_position, print_line)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -8,12 +8,14 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use common::config::Role;
 use common::db::events::{self, Event, EventFilter, Found};
-use common::db::{Database, quarantine, replay};
+use common::db::quarantine::{self, Held};
+use common::db::{Database, replay};
 use common::ids::CallbackId;
 use ingest::release::Released;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::paging::{self, Shown};
 use super::plan::{self, Confirmation};
 use super::since::Since;
 use crate::globals::{Globals, OpenDatabase};
@@ -37,6 +39,8 @@ enum Action {
 }
 
 /// What came in, newest first, and where it went.
+///
+/// One page looks at 10,000 callbacks at most. Where that ends it before it is full, the command says how to go on.
 #[derive(Args)]
 #[command(after_help = "Example:\n  claygate events list --source clay --since 24h --limit 20")]
 struct List {
@@ -55,7 +59,7 @@ struct List {
     /// Lines of one page, at most 1000.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Print JSON.
+    /// Print JSON: the lines, and as `next` what --before takes for the page behind, null at the end.
     #[arg(long)]
     json: bool,
 }
@@ -111,54 +115,31 @@ impl List {
             return self.run_quarantined(database).await;
         }
         let filter = EventFilter {
-            source: self.source,
-            state: self.state,
+            source: self.source.clone(),
+            state: self.state.clone(),
             since: self.since.map(|since| since.0),
             before: self.before,
         };
-        let page = events::list(database, &filter, self.limit).await?;
-        if self.json {
-            super::print_json(&page)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        if page.is_empty() {
-            println!("No callbacks.");
-        }
-        page.iter().for_each(print_line);
-        if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
-            println!("\nMore: --before {}", last.id);
-        }
+        let page = events::list(database, &filter, self.limit).await?.ok_or_else(|| self.unknown())?;
+        let shown = Shown { name: "events", nothing: "No callbacks.", json: self.json };
+        paging::print(&page, shown, |(_, id)| id.to_string(), print_line)?;
         Ok(ExitCode::SUCCESS)
     }
-}
 
-impl List {
     async fn run_quarantined(self, database: &Database) -> anyhow::Result<ExitCode> {
         let since = self.since.map(|since| since.0);
-        let page = quarantine::list(database, self.source.as_deref(), since, self.before, self.limit).await?;
-        if self.json {
-            super::print_json(&page)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        if page.is_empty() {
-            println!("Nothing is in quarantine.");
-        }
-        for held in &page {
-            let released = held.callback_id.map(|id| format!(", released as {id}")).unwrap_or_default();
-            println!(
-                "{}  {}  {:<12} {:<10} seen {}x  {}{released}",
-                held.id,
-                super::since::shown(held.received_at),
-                held.source,
-                held.problem,
-                held.seen,
-                held.detail
-            );
-        }
-        if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
-            println!("\nMore: --before {}", last.id);
-        }
+        let page = quarantine::list(database, self.source.as_deref(), since, self.before, self.limit)
+            .await?
+            .ok_or_else(|| self.unknown())?;
+        let shown = Shown { name: "quarantined", nothing: "Nothing is in quarantine.", json: self.json };
+        paging::print(&page, shown, |(_, id)| id.to_string(), print_held)?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The page before is not there any more.
+    fn unknown(&self) -> anyhow::Error {
+        let before = self.before.map(|id| id.to_string()).unwrap_or_default();
+        anyhow::anyhow!("--before: {before} is not in this list; begin without it")
     }
 }
 
@@ -176,6 +157,19 @@ fn print_line(event: &Event) {
         state,
         event.email.as_deref().unwrap_or("-"),
         event.deliveries.join(", ")
+    );
+}
+
+fn print_held(held: &Held) {
+    let released = held.callback_id.map(|id| format!(", released as {id}")).unwrap_or_default();
+    println!(
+        "{}  {}  {:<12} {:<10} seen {}x  {}{released}",
+        held.id,
+        super::since::shown(held.received_at),
+        held.source,
+        held.problem,
+        held.seen,
+        held.detail
     );
 }
 

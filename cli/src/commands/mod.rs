@@ -12,6 +12,7 @@ mod ingest;
 mod init;
 mod r#loop;
 mod migrate;
+mod paging;
 mod plan;
 mod quota;
 mod send;

@@ -50,6 +50,12 @@ pub(crate) fn parse_position(text: &str) -> Result<(OffsetDateTime, Uuid), Strin
     position().ok_or_else(|| "take it as the page before printed it".to_owned())
 }
 
+/// The same, as [`parse_position`] reads it.
+pub(crate) fn written_position((moment, id): (OffsetDateTime, Uuid)) -> String {
+    // Rfc3339 has no years beyond 9999, and neither has what was received.
+    format!("{}/{id}", moment.format(&Rfc3339).unwrap_or_else(|_| moment.to_string()))
+}
+
 /// So much time, in its two largest units.
 pub(crate) fn shown_seconds(seconds: f64) -> String {
     if seconds < 10.0 {
@@ -94,6 +100,13 @@ mod tests {
         ] {
             assert_eq!(shown_seconds(seconds), shown);
         }
+    }
+
+    #[test]
+    fn a_position_reads_back() {
+        let position = (OffsetDateTime::from_unix_timestamp_nanos(1_893_456_000_123_456_000).unwrap(), Uuid::now_v7());
+        assert_eq!(parse_position(&written_position(position)), Ok(position));
+        assert!(parse_position("yesterday").is_err());
     }
 
     #[test]

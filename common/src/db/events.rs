@@ -7,8 +7,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::page::{LOOKED_AT_MAX, Looked, Page, Position};
 use super::{Database, DbError};
 use crate::ids::CallbackId;
+use crate::states::CallbackState;
 
 /// Which callbacks a list shows; `None` shows all.
 #[derive(Clone, Debug, Default)]
@@ -47,41 +49,112 @@ pub struct Event {
     pub deliveries: Vec<String>,
 }
 
-/// Reads one page, newest first.
+/// Reads one page, newest first; `None` where the callback of [`EventFilter::before`] is not there (any more).
+///
+/// No index covers a callback's state (ADR 8) or, in the order of time, its source: a page looks at [`LOOKED_AT_MAX`]
+/// callbacks at most. What waits is looked for from the sweeper's mark on, and what is dead among the dead decisions
+/// while they are fewer.
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn list(database: &Database, filter: &EventFilter, limit: u32) -> Result<Vec<Event>, DbError> {
-    Ok(sqlx::query_as(LIST)
+pub async fn list(database: &Database, filter: &EventFilter, limit: u32) -> Result<Option<Page<Event>>, DbError> {
+    let before = match filter.before {
+        Some(id) => match position(database, id).await? {
+            Some(position) => Some(position),
+            None => return Ok(None),
+        },
+        None => None,
+    };
+    let is_dead = filter.state.as_deref() == Some(CallbackState::Dead.as_str());
+    let statement = if is_dead && has_few_dead(database).await? { LIST_DEAD } else { LIST };
+    let rows = sqlx::query(statement)
         .bind(&filter.source)
         .bind(&filter.state)
         .bind(filter.since)
-        .bind(filter.before.map(|id| id.0))
+        .bind(before.map(|(at, _)| at))
+        .bind(before.map(|(_, id)| id))
         .bind(i64::from(limit))
+        .bind(i64::from(LOOKED_AT_MAX))
         .fetch_all(database.pool())
+        .await?;
+    let looked: Vec<Looked<Event>> =
+        rows.iter().map(|row| Looked::read(row, "received_at")).collect::<Result<_, _>>()?;
+    Ok(Some(Page::of(looked, limit)))
+}
+
+async fn position(database: &Database, id: CallbackId) -> Result<Option<Position>, DbError> {
+    Ok(sqlx::query_as("SELECT received_at, id FROM claygate.callbacks WHERE id = $1")
+        .bind(id.0)
+        .fetch_optional(database.pool())
         .await?)
 }
 
+/// Whether a page may look at every decision that ended a callback as dead.
+async fn has_few_dead(database: &Database) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar(
+        "SELECT count(*) < $1 FROM (
+             SELECT FROM claygate.decisions WHERE outcome = 'dead' ORDER BY decided_at DESC, callback_id DESC LIMIT $1
+         ) AS dead",
+    )
+    .bind(i64::from(LOOKED_AT_MAX))
+    .fetch_one(database.pool())
+    .await?)
+}
+
+/// What a line says, of the callbacks of a statement that have `matches` and `is_bound`.
+macro_rules! lines_of {
+    ($callbacks:literal) => {
+        concat!(
+            "SELECT c.id, c.received_at, c.source, c.revision, c.state, c.reason, l.email, l.icp_score,
+                 ARRAY(
+                     SELECT d.destination || ': ' || d.state FROM claygate.deliveries AS d
+                     WHERE d.callback_id = c.id ORDER BY d.created_at, d.id
+                 ) AS deliveries, c.matches, c.is_bound
+             FROM (",
+            $callbacks,
+            ") AS c
+             LEFT JOIN claygate.leads AS l ON l.callback_id = c.id
+             ORDER BY c.received_at DESC, c.id DESC"
+        )
+    };
+}
+
 /// The list's statement, for the test that holds its plan.
-pub const LIST: &str = "
-    SELECT c.id, c.received_at, c.source, c.revision, c.state, c.reason, l.email, l.icp_score,
-        ARRAY(
-            SELECT d.destination || ': ' || d.state FROM claygate.deliveries AS d
-            WHERE d.callback_id = c.id ORDER BY d.created_at, d.id
-        ) AS deliveries
-    FROM (
-        SELECT id, received_at, source, revision, state, reason FROM claygate.callbacks
-        WHERE ($1::text IS NULL OR source = $1)
-            AND ($2::text IS NULL OR state = $2)
-            AND received_at >= COALESCE($3::timestamptz, '-infinity')
-            AND (received_at, id) < (
-                COALESCE((SELECT last.received_at FROM claygate.callbacks AS last WHERE last.id = $4::uuid), 'infinity'),
-                COALESCE($4::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-            )
-        ORDER BY received_at DESC, id DESC LIMIT $5
-    ) AS c
-    LEFT JOIN claygate.leads AS l ON l.callback_id = c.id
-    ORDER BY c.received_at DESC, c.id DESC";
+pub const LIST: &str = lines_of!(
+    "SELECT * FROM (
+         SELECT *, row_number() OVER (ORDER BY received_at DESC, id DESC) = $7 AS is_bound,
+             ($1::text IS NULL OR source = $1) AND ($2::text IS NULL OR state = $2) AS matches
+         FROM (
+             SELECT id, received_at, source, revision, state, reason FROM claygate.callbacks
+             WHERE received_at >= GREATEST($3::timestamptz, '-infinity', CASE WHEN $2 = 'received' THEN (
+                     SELECT position FROM claygate.sweep_marks WHERE queue = 'callbacks') END)
+                 AND (received_at, id) < (
+                     COALESCE($4::timestamptz, 'infinity'), COALESCE($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+             ORDER BY received_at DESC, id DESC LIMIT $7
+         ) AS stretch
+     ) AS looked_at
+     WHERE matches OR is_bound ORDER BY received_at DESC, id DESC LIMIT $6"
+);
+
+/// The same for what is dead, while few decisions ended so; some more may have since they were counted.
+// One by one (LIMIT 1): as a join, it could be a scan of all callbacks.
+pub const LIST_DEAD: &str = lines_of!(
+    "SELECT c.*, true AS matches, false AS is_bound
+     FROM (
+         SELECT DISTINCT callback_id FROM (
+             SELECT callback_id FROM claygate.decisions WHERE outcome = 'dead'
+             ORDER BY decided_at DESC, callback_id DESC LIMIT 2 * $7
+         ) AS latest
+     ) AS dead
+     CROSS JOIN LATERAL (
+         SELECT id, received_at, source, revision, state, reason FROM claygate.callbacks
+         WHERE id = dead.callback_id AND state = $2 AND ($1::text IS NULL OR source = $1)
+             AND received_at >= COALESCE($3::timestamptz, '-infinity') AND (received_at, id) < (
+                 COALESCE($4::timestamptz, 'infinity'), COALESCE($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+         LIMIT 1
+     ) AS c
+     ORDER BY c.received_at DESC, c.id DESC LIMIT $6"
+);
 
 /// What an id that a sender was given stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ mod migrate;
 pub mod missing_rows;
 pub mod outbox;
 pub mod outcomes;
+pub mod page;
 pub mod partitions;
 pub mod quarantine;
 pub mod rate_limits;

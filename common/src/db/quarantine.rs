@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::intake::{Books, Counted, IntakeConnection};
+use super::page::{LOOKED_AT_MAX, Looked, Page, Position};
 use super::{Database, DbError};
 use crate::ids::CallbackId;
 
@@ -202,7 +203,8 @@ pub struct Held {
     pub callback_id: Option<CallbackId>,
 }
 
-/// Reads one page of what is in quarantine, newest first; `None` shows all. `before` is the last one of the page before.
+/// Reads one page of what is in quarantine, newest first; `None` for `source` shows all. `before` is the last one of the
+/// page before; the answer is `None` where it is not there (any more). It looks at [`LOOKED_AT_MAX`] bodies at most.
 ///
 /// # Errors
 /// [`DbError`].
@@ -212,20 +214,42 @@ pub async fn list(
     since: Option<OffsetDateTime>,
     before: Option<CallbackId>,
     limit: u32,
-) -> Result<Vec<Held>, DbError> {
-    Ok(sqlx::query_as(
-        "SELECT id, source, problem, detail, received_at, seen, callback_id FROM claygate.quarantine
-         WHERE ($1::text IS NULL OR source = $1) AND received_at >= COALESCE($2::timestamptz, '-infinity')
-             AND (received_at, id) < (
-                 COALESCE((SELECT last.received_at FROM claygate.quarantine AS last WHERE last.id = $3), 'infinity'),
-                 COALESCE($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-             )
-         ORDER BY received_at DESC, id DESC LIMIT $4",
-    )
-    .bind(source)
-    .bind(since)
-    .bind(before)
-    .bind(i64::from(limit))
-    .fetch_all(database.pool())
-    .await?)
+) -> Result<Option<Page<Held>>, DbError> {
+    let before: Option<Position> = match before {
+        Some(id) => {
+            let found = sqlx::query_as("SELECT received_at, id FROM claygate.quarantine WHERE id = $1")
+                .bind(id)
+                .fetch_optional(database.pool())
+                .await?;
+            let Some(position) = found else { return Ok(None) };
+            Some(position)
+        }
+        None => None,
+    };
+    let rows = sqlx::query(LIST)
+        .bind(source)
+        .bind(since)
+        .bind(before.map(|(at, _)| at))
+        .bind(before.map(|(_, id)| id))
+        .bind(i64::from(limit))
+        .bind(i64::from(LOOKED_AT_MAX))
+        .fetch_all(database.pool())
+        .await?;
+    let looked: Vec<Looked<Held>> =
+        rows.iter().map(|row| Looked::read(row, "received_at")).collect::<Result<_, _>>()?;
+    Ok(Some(Page::of(looked, limit)))
 }
+
+/// The list's statement, for the test that holds its plan.
+pub const LIST: &str = "
+    SELECT * FROM (
+        SELECT *, $1::text IS NULL OR source = $1 AS matches,
+            row_number() OVER (ORDER BY received_at DESC, id DESC) = $6 AS is_bound
+        FROM (
+            SELECT id, source, problem, detail, received_at, seen, callback_id FROM claygate.quarantine
+            WHERE received_at >= COALESCE($2::timestamptz, '-infinity') AND (received_at, id) < (
+                COALESCE($3::timestamptz, 'infinity'), COALESCE($4::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+            ORDER BY received_at DESC, id DESC LIMIT $6
+        ) AS stretch
+    ) AS looked_at
+    WHERE matches OR is_bound ORDER BY received_at DESC, id DESC LIMIT $5";

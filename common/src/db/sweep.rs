@@ -13,6 +13,7 @@ use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use super::page::Position;
 use super::{Database, DbError};
 use crate::queue::{BATCH_MAX, QueueName};
 
@@ -41,9 +42,6 @@ pub struct Swept<P> {
     /// Where the next step goes on; `None`: at the beginning, this one reached the end.
     pub next: Option<P>,
 }
-
-/// The position in time and id of the last row that was read.
-pub type Position = (OffsetDateTime, Uuid);
 
 /// Looks for lost callbacks from `from` on (`None`: the mark).
 ///

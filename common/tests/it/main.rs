@@ -9,6 +9,7 @@ mod hostile;
 mod intake_plans;
 mod migrations;
 mod operator;
+mod pages;
 mod queue_conformance;
 mod queue_postgres;
 mod queue_rabbitmq;

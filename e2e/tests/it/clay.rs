@@ -71,7 +71,7 @@ async fn a_refused_token_pauses_through_a_restart_until_the_destination_is_resum
     let behind = sender.send(lead(3)).await;
     wait_for("the lead behind it to wait", LIMIT, || async {
         let events = site.json(&["events", "list", "--json"]).await;
-        let event = events.as_array().unwrap().iter().find(|event| event["id"] == behind.id()).cloned();
+        let event = events["events"].as_array().unwrap().iter().find(|event| event["id"] == behind.id()).cloned();
         let event = event.unwrap_or_default();
         if event["deliveries"] == json!(["leads: pending"]) { Ok(()) } else { Err(event) }
     })

@@ -22,6 +22,7 @@ mod logs;
 mod marker;
 mod matrix;
 mod metrics;
+mod pages;
 mod repair;
 mod send;
 mod sender;

@@ -13,7 +13,6 @@ use common::config::{Config, Price, Role};
 use common::db::missing_rows::{self, Missing, MissingRow};
 use common::db::{Database, clay_webhooks, loop_report};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 pub(crate) use self::report::{Report, Text};
@@ -126,7 +125,7 @@ impl Loop {
         }
         page.iter().for_each(print_line);
         if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
-            println!("\nMore: --before {}/{}", last.sent_at.format(&Rfc3339)?, last.id);
+            println!("\nMore: --before {}", since::written_position((last.sent_at, last.id)));
         }
         Ok(ExitCode::SUCCESS)
     }

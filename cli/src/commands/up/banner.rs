@@ -7,6 +7,7 @@ use std::path::Path;
 use common::config::{Config, Source, Verification};
 
 use crate::run_file::RunFile;
+use crate::shell::quote;
 
 const SAMPLE: &str = r#"{"email":"ada@example.com","first_name":"Ada","company_name":"Example","icp_score":"92"}"#;
 
@@ -81,12 +82,6 @@ fn shorten(file: &Path) -> String {
     here.and_then(|here| file.strip_prefix(here).ok()).unwrap_or(file).display().to_string()
 }
 
-/// Quoted for a shell inside double quotes, where that is needed.
-fn quote(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
-}
-
 fn reachable(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
 }
@@ -125,11 +120,5 @@ mod tests {
         let text = text(&config(Some("https://leads.example.com")), &run);
         assert!(text.contains("POST https://leads.example.com/api/clay/enriched"), "{text}");
         assert!(!text.contains("tunnel"));
-    }
-
-    #[test]
-    fn odd_paths_survive_the_shell() {
-        assert_eq!(quote("claygate-data/secrets/clay"), "claygate-data/secrets/clay");
-        assert_eq!(quote("my data/it's"), r"'my data/it'\''s'");
     }
 }
