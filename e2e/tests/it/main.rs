@@ -25,6 +25,7 @@ mod metrics;
 mod pages;
 mod repair;
 mod send;
+mod send_parquet;
 mod sender;
 mod separate;
 mod service;

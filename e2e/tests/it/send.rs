@@ -1,6 +1,7 @@
 //! `claygate send`: the rows of a file, each once, whatever happens on the way.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::Stdio;
 
 use fake_clay::{FakeClay, Keep, Settings, Table, TableSettings};
@@ -9,7 +10,7 @@ use testkit::wait::wait_for;
 
 use crate::site::{LIMIT, Site};
 
-fn config(table: &Table) -> String {
+pub(crate) fn config(table: &Table) -> String {
     format!(
         "[destinations.leads]\nkind = \"clay\"\nallow_private = true\nrate = \"1000/s\"\nburst = 1000\n\
          webhooks = [{{ url = \"{}\" }}]\n[destinations.leads.filter]\nrequired = [\"email\"]\nskip_personal = true\n",
@@ -17,7 +18,7 @@ fn config(table: &Table) -> String {
     )
 }
 
-async fn fake() -> (FakeClay, Table) {
+pub(crate) async fn fake() -> (FakeClay, Table) {
     let clay = FakeClay::start(Settings { limit: None, keep: Keep::Rows, ..Settings::default() }).await.unwrap();
     let table = clay.add_table("leads", TableSettings { token: None, ..TableSettings::default() });
     (clay, table)
@@ -71,18 +72,25 @@ async fn a_file_is_sent_once_and_what_became_of_each_row_is_said() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_send_goes_on_where_it_was_and_stores_each_row_once() {
-    const ROWS: i64 = 60_000;
-    let (_clay, table) = fake().await;
-    // Nothing is sent meanwhile: the rows are what is counted.
-    let site = Site::new(&config(&table).replace("rate = \"1000/s\"\nburst = 1000", "rate = \"1/s\"\nburst = 1"));
     let lines = (0..ROWS).fold(String::new(), |mut lines, n| {
         writeln!(lines, "{{\"email\":\"person-{n}@acme.example\",\"n\":{n}}}").unwrap();
         lines
     });
-    std::fs::write(site.folder().join("people.jsonl"), lines).unwrap();
+    kill_and_go_on("people.jsonl", |path| std::fs::write(path, lines).unwrap()).await;
+}
+
+/// Rows of the file that a killed `send` goes on with.
+pub(crate) const ROWS: i64 = 60_000;
+
+/// Sends the [`ROWS`] that `write` writes, and kills it again and again on the way.
+pub(crate) async fn kill_and_go_on(file: &str, write: impl FnOnce(&Path)) {
+    let (_clay, table) = fake().await;
+    // Nothing is sent meanwhile: the rows are what is counted.
+    let site = Site::new(&config(&table).replace("rate = \"1000/s\"\nburst = 1000", "rate = \"1/s\"\nburst = 1"));
+    write(&site.folder().join(file));
     let up = site.up().await;
     let database = site.database();
-    let send = ["send", "people.jsonl", "--to", "leads", "--json"];
+    let send = ["send", file, "--to", "leads", "--json"];
     let count = async || -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM claygate.rows").fetch_one(database.pool()).await.unwrap()
     };

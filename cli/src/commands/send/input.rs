@@ -1,4 +1,4 @@
-//! The file or stream that is sent: its format, its digest, its bytes.
+//! The file or stream that is sent: its format, its digest, what is read of it.
 
 use std::io::SeekFrom;
 use std::os::fd::AsFd;
@@ -10,10 +10,13 @@ use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
+use super::parquet::{Parquet, ParquetRow};
 use super::table::Mapping;
 
 /// Bytes of one read.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes that are given at a time: a group of rows is not much larger than its bounds.
+const PART_BYTES: usize = 16 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How rows lie in a file.
@@ -26,6 +29,8 @@ pub(super) enum Format {
     /// One JSON object per line.
     #[value(alias = "ndjson")]
     Jsonl,
+    /// Apache Parquet: columns with a name and a type.
+    Parquet,
 }
 
 impl Format {
@@ -34,77 +39,168 @@ impl Format {
             "csv" => Some(Self::Csv),
             "tsv" => Some(Self::Tsv),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
 
-    /// What stands between fields.
-    pub(super) fn delimiter(self) -> Option<u8> {
+    /// What a place in the file is called.
+    pub(super) fn place(self) -> &'static str {
         match self {
-            Self::Csv => Some(b','),
-            Self::Tsv => Some(b'\t'),
-            Self::Jsonl => None,
+            Self::Csv | Self::Tsv | Self::Jsonl => "line",
+            Self::Parquet => "row",
         }
     }
 }
 
+/// How long an input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    Bytes(u64),
+    Rows(u64),
+}
+
+/// What an input gives at a time.
+pub(super) enum Part<'a> {
+    /// Text; empty: the end.
+    Bytes(&'a [u8]),
+    /// Rows; none: the end.
+    Rows(Vec<ParquetRow>),
+}
+
+impl Part<'_> {
+    /// In the unit of [`Input::length`].
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Rows(rows) => rows.len() as u64,
+        }
+    }
+
+    /// The input has ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+enum Content {
+    Text(Text),
+    Parquet(Parquet),
+}
+
 /// An open file, or standard input.
 pub(super) struct Input {
-    bytes: Box<dyn AsyncRead + Unpin + Send>,
-    buffer: Vec<u8>,
-    at_start: bool,
+    content: Content,
     pub(super) name: String,
     pub(super) format: Format,
     /// Of its content and of how it is read; `None`: standard input, which cannot be read twice.
     pub(super) digest: Option<[u8; 32]>,
-    /// Its length in bytes, where that is known.
-    pub(super) length: Option<u64>,
+    /// `None`: nobody knows.
+    pub(super) length: Option<Length>,
 }
 
 impl Input {
     /// Opens `path` (`-`: standard input).
     pub(super) async fn open(path: &PathBuf, format: Option<Format>, mapping: &Mapping) -> anyhow::Result<Self> {
         if path.as_os_str() == "-" {
-            let Some(format) = format else {
-                bail!("say how standard input is to be read: --format csv, tsv or jsonl")
-            };
-            let stdin = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-            return Ok(Self::new(Box::new(File::from_std(stdin)), "-".to_owned(), format));
+            return Self::of_stdin(format);
         }
         let Some(format) = format.or_else(|| Format::of(path)) else {
-            bail!("{} is neither .csv, .tsv, .jsonl nor .ndjson: say how to read it by --format", path.display());
+            bail!(
+                "{} is neither .csv, .tsv, .jsonl, .ndjson nor .parquet: say how to read it by --format",
+                path.display()
+            );
         };
-        let open = async || -> std::io::Result<(File, [u8; 32], u64)> {
-            let mut file = File::open(path).await?;
-            let digest = digest(&mut file, format, mapping).await?;
-            let length = file.stream_position().await?;
-            file.seek(SeekFrom::Start(0)).await?;
-            Ok((file, digest, length))
+        let reading = || format!("reading {}", path.display());
+        let mut file = File::open(path).await.with_context(reading)?;
+        if !file.metadata().await.with_context(reading)?.is_file() {
+            bail!("{} is no file that can be read twice: give a stream to standard input, as `-`", path.display());
+        }
+        let digest = digest(&mut file, format, mapping).await.with_context(reading)?;
+        let bytes = file.seek(SeekFrom::Start(0)).await.and(file.metadata().await).with_context(reading)?.len();
+        let (content, length) = match format {
+            Format::Parquet => {
+                let parquet = Parquet::open(file.into_std().await, mapping).await.with_context(reading)?;
+                let length = Length::Rows(parquet.rows());
+                (Content::Parquet(parquet), length)
+            }
+            Format::Csv | Format::Tsv | Format::Jsonl => {
+                (Content::Text(Text::new(Box::new(file))), Length::Bytes(bytes))
+            }
         };
-        let (file, digest, length) = open().await.with_context(|| format!("reading {}", path.display()))?;
         let name = path.file_name().map_or_else(|| "file".to_owned(), |name| name.to_string_lossy().into_owned());
-        let input = Self::new(Box::new(file), name, format);
-        Ok(Self { digest: Some(digest), length: Some(length), ..input })
+        Ok(Self { content, name, format, digest: Some(digest), length: Some(length) })
     }
 
-    fn new(bytes: Box<dyn AsyncRead + Unpin + Send>, name: String, format: Format) -> Self {
-        Self { bytes, buffer: vec![0; CHUNK_BYTES], at_start: true, name, format, digest: None, length: None }
+    fn of_stdin(format: Option<Format>) -> anyhow::Result<Self> {
+        let Some(format) = format else { bail!("say how standard input is to be read: --format csv, tsv or jsonl") };
+        if format == Format::Parquet {
+            bail!("Parquet is read from its end, which a stream does not have yet: write it to a file, and send that");
+        }
+        let stdin = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        let content = Content::Text(Text::new(Box::new(File::from_std(stdin))));
+        Ok(Self { content, name: "-".to_owned(), format, digest: None, length: None })
+    }
+
+    /// Says from which line or row on it is needed; `needed`: members without which it cannot be meant. What is text is
+    /// given from its start all the same, since its lines have to be counted and its header be read.
+    pub(super) fn begin(&mut self, from: u64, needed: &[String]) -> anyhow::Result<()> {
+        match &mut self.content {
+            Content::Text(_) => Ok(()),
+            Content::Parquet(parquet) => parquet.begin(from, needed),
+        }
+    }
+
+    /// The next part; an empty one: the end.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Part<'_>> {
+        let name = &self.name;
+        let reading = || format!("reading {name}");
+        match &mut self.content {
+            Content::Text(text) => text.next().await.map(Part::Bytes).with_context(reading),
+            Content::Parquet(parquet) => parquet.next().await.map(Part::Rows).with_context(reading),
+        }
+    }
+}
+
+/// Bytes as they come.
+struct Text {
+    bytes: Box<dyn AsyncRead + Unpin + Send>,
+    buffer: Vec<u8>,
+    /// What of the buffer was given, and where its content ends.
+    given: usize,
+    filled: usize,
+    at_start: bool,
+}
+
+impl Text {
+    fn new(bytes: Box<dyn AsyncRead + Unpin + Send>) -> Self {
+        Self { bytes, buffer: vec![0; CHUNK_BYTES], given: 0, filled: 0, at_start: true }
     }
 
     /// The next bytes, without a byte order mark at the start; empty: the end.
-    pub(super) async fn next(&mut self) -> anyhow::Result<&[u8]> {
-        let mut filled = 0;
+    async fn next(&mut self) -> std::io::Result<&[u8]> {
+        if self.given == self.filled {
+            self.fill().await?;
+        }
+        let start = self.given;
+        self.given = self.filled.min(start + PART_BYTES);
+        Ok(self.buffer.get(start..self.given).unwrap_or_default())
+    }
+
+    async fn fill(&mut self) -> std::io::Result<()> {
+        (self.given, self.filled) = (0, 0);
         // Whole, so that a mark is seen as one.
-        while filled < self.buffer.len() {
-            let free = self.buffer.get_mut(filled..).unwrap_or_default();
-            match self.bytes.read(free).await.with_context(|| format!("reading {}", self.name))? {
+        while self.filled < self.buffer.len() {
+            let free = self.buffer.get_mut(self.filled..).unwrap_or_default();
+            match self.bytes.read(free).await? {
                 0 => break,
-                n => filled += n,
+                n => self.filled += n,
             }
         }
-        let chunk = self.buffer.get(..filled).unwrap_or_default();
-        let is_first = std::mem::replace(&mut self.at_start, false);
-        Ok(if is_first { chunk.strip_prefix(BYTE_ORDER_MARK).unwrap_or(chunk) } else { chunk })
+        if std::mem::replace(&mut self.at_start, false) && self.buffer.starts_with(BYTE_ORDER_MARK) {
+            self.given = BYTE_ORDER_MARK.len();
+        }
+        Ok(())
     }
 }
 

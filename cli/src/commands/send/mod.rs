@@ -4,6 +4,7 @@
 //! whatever ends this process, the same command goes on there and stores no row twice. The workers send what is stored.
 
 mod input;
+mod parquet;
 mod records;
 mod report;
 mod rows;
@@ -24,7 +25,7 @@ use common::rows::prepare::{KeySource, Preparer, RowProblem};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use self::input::{Format, Input, again};
+use self::input::{Format, Input, Length, again};
 use self::report::Report;
 use self::rows::{Group, RowReader};
 use self::table::Mapping;
@@ -36,14 +37,15 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// Send the rows of a file into a table of Clay.
 ///
-/// The first record of CSV and TSV names the columns; cells are sent as text, empty ones are left out. Rows are stored and sent
-/// by the workers. After Ctrl-C or a crash the same command goes on where it was; a file that was sent as a whole is not sent
+/// The first record of CSV and TSV names the columns; cells are sent as text, empty ones are left out. Columns of Parquet have
+/// their types: numbers keep their digits, times are sent as ISO 8601. Rows are stored and sent by the workers. After Ctrl-C or a crash the same command goes on where it was; a file that was sent as a whole is not sent
 /// again without --again. Exits with 1 when a row was refused.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  claygate send people.csv --to leads --map \"Work Email=email\" --dry-run\n  \
-                        claygate send people.csv --to leads --map \"Work Email=email\"")]
+                        claygate send people.csv --to leads --map \"Work Email=email\"\n  \
+                        claygate send people.parquet --to leads --wait")]
 pub(crate) struct Send {
-    /// The file; `-`: standard input.
+    /// The file: .csv, .tsv, .jsonl, .ndjson or .parquet; `-`: standard input.
     file: PathBuf,
     /// The destination, of kind `clay`.
     #[arg(long, value_name = "NAME")]
@@ -122,12 +124,8 @@ impl Send {
         // A stream that is sent anew has no digest; its batch is one of its own.
         let place = if digest.is_none() && self.again { Some(of_id(&batch)) } else { digest.filter(|_| repeat) };
         let keys = place.as_ref().map_or(KeySource::Row, KeySource::Place);
-        let mut report = Report {
-            file: input.name.clone(),
-            destination: self.to.clone(),
-            batch: Some(batch.id),
-            ..Report::default()
-        };
+        let mut report = Report::of(&input, &self.to);
+        report.batch = Some(batch.id);
         if batch.finished_at.is_some() {
             eprintln!("This file was sent before: nothing to do. --again sends it anew.");
             report.finished = true;
@@ -135,7 +133,7 @@ impl Send {
             report.counts = batch.counts;
         } else {
             if batch.next_line > 0 {
-                eprintln!("Going on at line {}.", batch.next_line);
+                eprintln!("Going on at {} {}.", input.format.place(), batch.next_line);
             }
             let mut sending = Sending { intake, destination, batch, report };
             sending.run(input, mapping, keys, &stop).await?;
@@ -194,36 +192,34 @@ impl Sending<'_> {
         keys: KeySource<'_>,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
-        let bar = progress(input.length);
-        let mut reader = reader(&input, self.destination, mapping, keys, self.batch.next_line)?;
+        let from = self.batch.next_line;
+        let mut reader = reader(&mut input, self.destination, mapping, keys, from)?;
+        let bar = progress(&input, from);
         let mut rows = 0;
         loop {
-            let bytes = tokio::select! {
+            let part = tokio::select! {
                 () = stop.cancelled() => None,
-                bytes = input.next() => Some(bytes?),
+                part = input.next() => Some(part?),
             };
-            let Some(bytes) = bytes else {
+            let Some(part) = part else {
                 self.report.next_line = self.batch.next_line;
                 self.report.counts = self.batch.counts;
                 break;
             };
-            if bytes.is_empty() {
+            if part.is_empty() {
                 let (group, next_line) = reader.finish()?;
                 self.take(group, next_line.max(self.batch.next_line), true).await?;
                 self.report.finished = true;
                 break;
             }
-            // In slices, so that a group is not much larger than its bounds.
-            for slice in bytes.chunks(16 << 10) {
-                reader.feed(slice)?;
-                if reader.group.is_full() {
-                    let group = std::mem::take(&mut reader.group);
-                    rows += group.rows.len() as u64;
-                    self.take(group, reader.next_line(), false).await?;
-                    bar.set_message(format!("{} rows", HumanCount(rows)));
-                }
+            bar.inc(part.len());
+            reader.feed(part)?;
+            if reader.group.is_full() {
+                let group = std::mem::take(&mut reader.group);
+                rows += group.rows.len() as u64;
+                self.take(group, reader.next_line(), false).await?;
+                bar.set_message(format!("{} rows", HumanCount(rows)));
             }
-            bar.inc(bytes.len() as u64);
         }
         bar.finish_and_clear();
         Ok(())
@@ -247,7 +243,7 @@ impl Sending<'_> {
 }
 
 fn reader<'a>(
-    input: &Input,
+    input: &mut Input,
     destination: &'a Destination,
     mapping: &'a Mapping,
     keys: KeySource<'a>,
@@ -255,22 +251,23 @@ fn reader<'a>(
 ) -> anyhow::Result<RowReader<'a>> {
     let preparer = Preparer::new(destination, keys, None).context("rows go to destinations of kind clay alone")?;
     let fields = destination.clay().into_iter().flat_map(|clay| clay.filter.fields());
-    let needed = fields.filter(|field| !field.starts_with('/')).map(str::to_owned).collect();
+    let needed: Vec<String> = fields.filter(|field| !field.starts_with('/')).map(str::to_owned).collect();
+    input.begin(from_line, &needed)?;
     Ok(RowReader::new(input.format, mapping, preparer, from_line, needed))
 }
 
 /// Reads the whole file as a real run would, and stores nothing. Which rows are duplicates only the database knows.
 async fn dry_run(mut input: Input, destination: &Destination, mapping: &Mapping) -> anyhow::Result<Report> {
-    let bar = progress(input.length);
-    let mut report = Report { file: input.name.clone(), destination: destination.name.clone(), ..Report::default() };
-    let mut reader = reader(&input, destination, mapping, KeySource::Row, 0)?;
+    let mut report = Report::of(&input, &destination.name);
+    let mut reader = reader(&mut input, destination, mapping, KeySource::Row, 0)?;
+    let bar = progress(&input, 0);
     loop {
-        let bytes = input.next().await?;
-        if bytes.is_empty() {
+        let part = input.next().await?;
+        if part.is_empty() {
             break;
         }
-        reader.feed(bytes)?;
-        bar.inc(bytes.len() as u64);
+        bar.inc(part.len());
+        reader.feed(part)?;
         judge(&mut report, std::mem::take(&mut reader.group))?;
     }
     let (group, next_line) = reader.finish()?;
@@ -331,10 +328,16 @@ fn stop_on_interrupt() -> CancellationToken {
     stop
 }
 
-/// A progress bar over bytes, if a person watches.
-fn progress(length: Option<u64>) -> ProgressBar {
-    let Some(length) = length.filter(|_| std::io::stderr().is_terminal()) else { return ProgressBar::hidden() };
-    let template = "{msg} {bar:40} {percent}% {bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style).with_message("reading")
+/// A progress bar over bytes or rows, if a person watches. What is text is read from its start, rows from `from` on.
+fn progress(input: &Input, from: u64) -> ProgressBar {
+    let Some(length) = input.length.filter(|_| std::io::stderr().is_terminal()) else { return ProgressBar::hidden() };
+    let (length, start, rate) = match length {
+        Length::Bytes(bytes) => (bytes, 0, "{bytes_per_sec}"),
+        Length::Rows(rows) => (rows, from.saturating_sub(1), "{per_sec}"),
+    };
+    let template = format!("{{msg}} {{bar:40}} {{percent}}% {rate}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(length).with_style(style).with_message("reading").with_position(start);
+    bar.reset_eta();
+    bar
 }

@@ -6,7 +6,10 @@ use std::fmt::{self, Display};
 use common::db::row_batches::Counts;
 use common::rows::prepare::RowProblem;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
+
+use super::input::Input;
 
 /// Most problems that are listed.
 const PROBLEMS_MAX: usize = 1_000;
@@ -15,12 +18,15 @@ const PROBLEMS_MAX: usize = 1_000;
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     pub(super) file: String,
+    /// What a place in the file is called.
+    #[serde(skip)]
+    place: &'static str,
     pub(super) destination: String,
     /// None of a dry run.
     pub(super) batch: Option<Uuid>,
     /// The whole file was read.
     pub(super) finished: bool,
-    /// Lines before it were read.
+    /// Lines (rows of Parquet) before it were read.
     pub(super) next_line: u64,
     #[serde(flatten)]
     pub(super) counts: Counts,
@@ -32,9 +38,9 @@ pub(super) struct Report {
     /// Where the rows are, by state; with `--wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) states: Option<BTreeMap<String, u64>>,
-    /// The first rows as they would be sent; of a dry run.
+    /// The first rows as they would be sent, every value as it is written; of a dry run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) samples: Vec<serde_json::Value>,
+    pub(super) samples: Vec<BTreeMap<String, Box<RawValue>>>,
 }
 
 /// A row that was refused.
@@ -45,6 +51,12 @@ pub(super) struct ListedProblem {
 }
 
 impl Report {
+    /// Of a run that has not begun.
+    pub(super) fn of(input: &Input, destination: &str) -> Self {
+        let (file, place) = (input.name.clone(), input.format.place());
+        Self { file, place, destination: destination.to_owned(), ..Self::default() }
+    }
+
     pub(super) fn refuse(&mut self, line: u64, problem: &RowProblem) {
         if self.problems.len() < PROBLEMS_MAX {
             self.problems.push(ListedProblem { line, problem: problem.to_string() });
@@ -57,7 +69,7 @@ impl Report {
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for sample in &self.samples {
-            writeln!(f, "{sample}")?;
+            writeln!(f, "{}", serde_json::to_string(sample).map_err(|_| fmt::Error)?)?;
         }
         let Counts { accepted, duplicates, filtered, refused } = self.counts;
         let would = if self.batch.is_none() { "would be sent" } else { "accepted" };
@@ -71,7 +83,7 @@ impl Display for Report {
         }
         writeln!(f, "{:<14} {refused:>9}", "refused")?;
         for ListedProblem { line, problem } in &self.problems {
-            writeln!(f, "  line {line}: {problem}")?;
+            writeln!(f, "  {} {line}: {problem}", self.place)?;
         }
         if self.problems_left_out > 0 {
             writeln!(f, "  and {} more", self.problems_left_out)?;
@@ -80,7 +92,7 @@ impl Display for Report {
             writeln!(f, "{state:<14} {n:>9}")?;
         }
         if !self.finished {
-            writeln!(f, "Stopped before line {}: the same command goes on there.", self.next_line)?;
+            writeln!(f, "Stopped before {} {}: the same command goes on there.", self.place, self.next_line)?;
         }
         Ok(())
     }

@@ -5,9 +5,10 @@ use common::db::rows::NewRow;
 use common::rows::prepare::{Preparer, RowProblem};
 use common::rows::split::{Form, Piece, Splitter};
 
-use super::input::Format;
+use super::input::{Format, Part};
+use super::parquet::ParquetRow;
 use super::records::{Record, Records};
-use super::table::{Columns, Mapping};
+use super::table::{Columns, Mapping, lacks};
 
 /// Bytes at which a group is full.
 const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -29,8 +30,16 @@ impl Group {
 }
 
 enum Cutter {
-    Table { delimiter: u8, records: Records, columns: Option<Columns> },
+    Table {
+        delimiter: u8,
+        records: Records,
+        columns: Option<Columns>,
+    },
     Lines(Splitter),
+    /// What comes is cut already.
+    Rows {
+        next_row: u64,
+    },
 }
 
 /// Reads the rows of one file, from a line on.
@@ -45,7 +54,7 @@ pub(super) struct RowReader<'a> {
 }
 
 impl<'a> RowReader<'a> {
-    /// `needed`: members without which a table cannot be meant.
+    /// `needed`: members that a table's header has to name.
     pub(super) fn new(
         format: Format,
         mapping: &'a Mapping,
@@ -53,11 +62,15 @@ impl<'a> RowReader<'a> {
         from_line: u64,
         needed: Vec<String>,
     ) -> Self {
-        let cutter = match format.delimiter() {
-            Some(delimiter) => {
-                Cutter::Table { delimiter, records: Records::new(delimiter, RECORD_BYTES_MAX), columns: None }
-            }
-            None => Cutter::Lines(Splitter::new(Form::Lines, RECORD_BYTES_MAX)),
+        let table = |delimiter| {
+            let records = Records::new(delimiter, RECORD_BYTES_MAX);
+            Cutter::Table { delimiter, records, columns: None }
+        };
+        let cutter = match format {
+            Format::Csv => table(b','),
+            Format::Tsv => table(b'\t'),
+            Format::Jsonl => Cutter::Lines(Splitter::new(Form::Lines, RECORD_BYTES_MAX)),
+            Format::Parquet => Cutter::Rows { next_row: from_line.max(1) },
         };
         Self { cutter, mapping, preparer, from_line, needed, group: Group::default() }
     }
@@ -67,16 +80,17 @@ impl<'a> RowReader<'a> {
         match &self.cutter {
             Cutter::Table { records, .. } => records.next_line(),
             Cutter::Lines(splitter) => splitter.line(),
+            Cutter::Rows { next_row } => *next_row,
         }
     }
 
-    /// Takes the next bytes; rows come into the group.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    /// Takes what comes next; rows come into the group.
+    pub(super) fn feed(&mut self, part: Part<'_>) -> anyhow::Result<()> {
         let Self { cutter, mapping, preparer, from_line, needed, group } = self;
-        match cutter {
-            Cutter::Table { delimiter, records, columns } => {
+        let mut sink = Sink { preparer, from_line: *from_line, group };
+        match (cutter, part) {
+            (Cutter::Table { delimiter, records, columns }, Part::Bytes(bytes)) => {
                 let mut failed = None;
-                let mut sink = Sink { preparer, from_line: *from_line, group };
                 records.feed(bytes, &mut |record| {
                     if failed.is_none() {
                         failed = take_record(record, *delimiter, columns, mapping, needed, &mut sink).err();
@@ -84,11 +98,18 @@ impl<'a> RowReader<'a> {
                 });
                 failed.map_or(Ok(()), Err)
             }
-            Cutter::Lines(splitter) => {
-                let mut sink = Sink { preparer, from_line: *from_line, group };
+            (Cutter::Lines(splitter), Part::Bytes(bytes)) => {
                 splitter.feed(bytes, &mut |piece| sink.line(piece, mapping))?;
                 Ok(())
             }
+            (Cutter::Rows { next_row }, Part::Rows(rows)) => {
+                for ParquetRow { row, object } in rows {
+                    sink.object(row, object);
+                    *next_row = row + 1;
+                }
+                Ok(())
+            }
+            _ => anyhow::bail!("the input is of another format than its reader"),
         }
     }
 
@@ -118,6 +139,7 @@ impl<'a> RowReader<'a> {
                 splitter.finish(&mut |piece| sink.line(piece, mapping))?;
                 line + 1
             }
+            Cutter::Rows { next_row } => next_row,
         };
         Ok((group, next_line))
     }
@@ -135,18 +157,14 @@ fn take_record(
         let Some(header) = record.raw else { anyhow::bail!("the header is longer than {RECORD_BYTES_MAX} bytes") };
         let found = Columns::of_header(header, delimiter, mapping)?;
         if let Some(missing) = needed.iter().find(|member| !found.has(member)) {
-            anyhow::bail!(
-                "the destination's filter needs \"{missing}\", and no column is called so: name the one that is meant, \
-                 for example --map \"Work Email={missing}\""
-            );
+            return Err(lacks(missing));
         }
         *columns = Some(found);
         return Ok(());
     };
     match record.raw.map(|raw| columns.object(raw)) {
         None => sink.take(Piece { line: record.line, raw: None, alone: false }),
-        Some(Ok(object)) => sink.take(Piece { line: record.line, raw: Some(&object), alone: false }),
-        Some(Err(problem)) => sink.refuse(record.line, problem),
+        Some(object) => sink.object(record.line, object),
     }
     Ok(())
 }
@@ -163,6 +181,13 @@ impl Sink<'_> {
         match piece.raw.and_then(|raw| mapping.rename(raw)) {
             Some(renamed) => self.take(Piece { raw: Some(&renamed), ..piece }),
             None => self.take(piece),
+        }
+    }
+
+    fn object(&mut self, line: u64, object: Result<Vec<u8>, RowProblem>) {
+        match object {
+            Ok(object) => self.take(Piece { line, raw: Some(&object), alone: false }),
+            Err(problem) => self.refuse(line, problem),
         }
     }
 

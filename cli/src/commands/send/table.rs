@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use common::rows::prepare::RowProblem;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -41,6 +41,28 @@ impl Mapping {
     }
 }
 
+/// The member that each of a file's columns becomes; `None`: it is left out, or has no name.
+pub(super) fn members(columns: &[String], mapping: &Mapping) -> anyhow::Result<Vec<Option<String>>> {
+    if let Some(column) = mapping.renamed.keys().find(|column| !columns.contains(column)) {
+        bail!("there is no column \"{column}\"; the file has: {}", columns.join(", "));
+    }
+    let member = |name: &String| mapping.member(name).filter(|_| !name.is_empty()).map(str::to_owned);
+    let members: Vec<Option<String>> = columns.iter().map(member).collect();
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = members.iter().flatten().find(|member| !seen.insert(*member)) {
+        bail!("two columns become \"{twice}\": rename one by --map, or choose columns with --only");
+    }
+    Ok(members)
+}
+
+/// No column becomes a member without which the file cannot be meant.
+pub(super) fn lacks(member: &str) -> anyhow::Error {
+    anyhow!(
+        "the destination's filter needs \"{member}\", and no column is called so: name the one that is meant, for example \
+         --map \"Work Email={member}\""
+    )
+}
+
 /// The columns of a table, by its first record.
 #[derive(Clone, Debug)]
 pub(super) struct Columns {
@@ -59,15 +81,7 @@ impl Columns {
             let Ok(name) = String::from_utf8(field) else { bail!("the header is not UTF-8") };
             names.push(name.trim().to_owned());
         }
-        if let Some(column) = mapping.renamed.keys().find(|column| !names.contains(column)) {
-            bail!("there is no column \"{column}\"; the file has: {}", names.join(", "));
-        }
-        let members: Vec<Option<String>> =
-            names.iter().map(|name| mapping.member(name).filter(|_| !name.is_empty()).map(str::to_owned)).collect();
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = members.iter().flatten().find(|member| !seen.insert(*member)) {
-            bail!("two columns become \"{twice}\": rename one by --map, or choose columns with --only");
-        }
+        let members = members(&names, mapping)?;
         Ok(Self { delimiter, members, nameless: names.iter().map(String::is_empty).collect() })
     }
 
