@@ -243,7 +243,8 @@ pub(super) static DESTINATION: Section = Section {
             "What is sent as JSON: a structure whose strings are templates; one that is a single expression keeps its \
              type. Left out: the normalised lead plus `{\"claygate\": {callback_id, delivery_id, rule, …}}`; with GET \
              and DELETE nothing. In a `clay` destination it is a table: left out, the lead's or the row's own fields; \
-             `claygate_id` is always added.",
+             `claygate_id` is always added. Numbers in it have 64 bits: `1.10` becomes `1.1`, and what is longer than 19 \
+             digits loses the last ones.",
         )
         .only(WORKSPACE),
         Key::new(

@@ -7,6 +7,7 @@
 mod domain;
 pub mod mailboxes;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -63,6 +64,16 @@ impl Filter {
             }
         }
         tidied
+    }
+
+    /// `object` with its domain fields cut down.
+    pub fn tidied<'a>(&self, object: &'a Map<String, Value>) -> Cow<'a, Map<String, Value>> {
+        if self.domain_fields.is_empty() {
+            return Cow::Borrowed(object);
+        }
+        let mut tidied = object.clone();
+        self.tidy(&mut tidied);
+        Cow::Owned(tidied)
     }
 
     /// Why `object` is held back, if it is.

@@ -167,3 +167,49 @@ async fn the_alert_rules_ask_for_metrics_that_exist() {
     }
     assert!(up.terminate().success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_a_rule_makes_of_a_form_are_tidied_as_those_that_are_handed_in() {
+    let clay = fake().await;
+    let [whole, own] =
+        ["whole", "own"].map(|name| clay.add_table(name, TableSettings { token: None, ..TableSettings::default() }));
+    let destination = |name: &str, table: &Table, more: &str| {
+        format!(
+            "[destinations.{name}]\nkind = \"clay\"\nallow_private = true\nwebhooks = [{{ url = \"{}\" }}]\n{more}\
+             [destinations.{name}.filter]\ndomain_fields = [\"website\"]\nunique_by = [\"website\"]\n",
+            table.url()
+        )
+    };
+    let site = Site::new(&format!(
+        "{}{}[sources.website-form]\npath = \"/form\"\n\
+         verify = {{ kind = \"token\", header = \"X-Form\", secrets = [\"form-secret\"] }}\n\
+         [[rules]]\nname = \"form\"\nsource = [\"website-form\"]\nwhen = \"has(lead.email)\"\nto = [\"whole\", \"own\"]\n",
+        destination("whole", &whole, ""),
+        destination("own", &own, "body = { site = \"{{ lead.website }}\" }\n")
+    ));
+    let up = site.up().await;
+    for website in ["https://www.Acme.example/about", "acme.example", "other.example"] {
+        let answer = testkit::http::client()
+            .post(format!("http://127.0.0.1:{}/form", up.port))
+            .header("X-Form", "form-secret")
+            .body(json!({"email": "ada@acme.example", "website": website}).to_string())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        // One after the other: which of two rows is the repeat is then no chance.
+        wait_for("the lead to be routed", LIMIT, || async {
+            let latest = site.json(&["events", "list", "--json"]).await["events"][0].take();
+            let deliveries = latest["deliveries"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ended = deliveries.iter().filter(|one| !one.as_str().unwrap().ends_with("pending")).count();
+            if ended == 2 { Ok(()) } else { Err(latest) }
+        })
+        .await;
+    }
+    let sites = |table: &Table, field: &str| -> Vec<String> {
+        table.rows().iter().map(|row| row.cells[field].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(sites(&whole, "website"), ["acme.example", "other.example"]);
+    assert_eq!(sites(&own, "site"), ["acme.example", "other.example"]);
+    assert!(up.terminate().success());
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::config::{Body, CallbackUrl, ClayDestination, Destination, StatusSet};
 use common::db::attempts::Taken;
 use common::db::clay_webhooks::Pool;
+use common::filter::Filter;
 use common::ids::RowId;
 use common::signature::sign_url;
 use common::states::{Class, Reason, WebhookState};
@@ -49,6 +50,7 @@ pub struct ClayTarget {
     pool: Pool,
     webhooks: BTreeMap<String, Prepared>,
     body: Option<JsonTemplate>,
+    filter: Filter,
     callback_url: Option<CallbackUrl>,
     expect_within: Option<Duration>,
     templates: Templates,
@@ -112,7 +114,8 @@ impl ClayTarget {
         };
         let webhooks = clay.webhooks.iter().enumerate().map(prepare).collect::<Result<_, PrepareError>>()?;
         let (callback_url, expect_within) = (clay.callback_url.clone(), clay.expect_within);
-        Ok(Self { pool, webhooks, body, callback_url, expect_within, templates, guard, client })
+        let filter = clay.filter.clone();
+        Ok(Self { pool, webhooks, body, filter, callback_url, expect_within, templates, guard, client })
     }
 
     /// The URLs, by name.
@@ -132,10 +135,12 @@ impl ClayTarget {
         if let Some(callback_url) = &self.callback_url {
             added.insert(callback_url.field.clone(), json!(sign(callback_url, id)));
         }
+        // A row that was handed in was tidied then; a second time changes nothing.
+        let lead = self.filter.tidied(&delivery.lead);
         let row = match (&self.body, &delivery.row) {
             (None, Some(row)) => written(row, &added),
-            (None, None) => with(delivery.lead.as_ref().clone(), added),
-            (Some(template), _) => match self.templates.render_json(template, &context(delivery)) {
+            (None, None) => with(lead.into_owned(), added),
+            (Some(template), _) => match self.templates.render_json(template, &context(delivery, &lead)) {
                 Ok(Some(Value::Object(object))) => with(object, added),
                 // A template of an object is one.
                 Ok(_) => with(Map::new(), added),
@@ -217,9 +222,9 @@ fn fill_headers(headers: &mut HeaderMap, delivery: &LeasedDelivery, webhook: &Pr
     }
 }
 
-fn context(delivery: &LeasedDelivery) -> TemplateValue {
+fn context(delivery: &LeasedDelivery, lead: &Map<String, Value>) -> TemplateValue {
     TemplateValue::from(Serde(json!({
-        "lead": delivery.lead.as_ref(),
+        "lead": lead,
         "claygate": claygate_object(delivery),
     })))
 }

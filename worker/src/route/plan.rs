@@ -87,13 +87,16 @@ fn held_back(destination: &Destination, planned: Planned<'_>) -> Option<Reason> 
     if goes_round(destination, planned.workspace) {
         return Some(Reason::Loop);
     }
-    destination.clay()?.filter.judge(planned.lead)
+    let filter = &destination.clay()?.filter;
+    filter.judge(&filter.tidied(planned.lead))
 }
 
 /// Whose cool-down a delivery to `destination` takes.
 fn person(destination: &Destination, planned: Planned<'_>) -> Option<Person> {
     match destination.clay() {
-        Some(clay) if destination.blocked_as() == Reason::DuplicateRow => clay.filter.identity(planned.lead),
+        Some(clay) if destination.blocked_as() == Reason::DuplicateRow => {
+            clay.filter.identity(&clay.filter.tidied(planned.lead))
+        }
         _ => planned.person,
     }
 }
