@@ -27,5 +27,6 @@ pub mod rows;
 pub mod rules;
 pub mod score;
 pub mod signature;
+pub mod spacing;
 pub mod states;
 pub mod telemetry;

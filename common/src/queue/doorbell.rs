@@ -14,8 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::QueueName;
 use crate::db::Database;
+use crate::spacing::Spacing;
 
 const CHANNEL: &str = "claygate_outbox";
+/// How far claims of one queue are apart in a process, as long as they leave nothing behind.
+const CLAIM_EVERY: Duration = Duration::from_millis(5);
 const NOTIFY_EVERY: Duration = Duration::from_millis(10);
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
@@ -27,10 +30,24 @@ pub struct Doorbell {
 
 #[derive(Default)]
 struct Inner {
-    bells: Mutex<HashMap<QueueName, Arc<Notify>>>,
+    bells: Mutex<HashMap<QueueName, Arc<Bell>>>,
     /// Queues rung here that other processes do not know of yet.
     to_tell: Mutex<BTreeSet<QueueName>>,
     told: Notify,
+}
+
+/// What the consumers of one queue share in a process.
+pub(crate) struct Bell {
+    /// Something is due.
+    pub(crate) rung: Notify,
+    /// What becomes due one by one is claimed together.
+    pub(crate) claims: Spacing,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Self { rung: Notify::new(), claims: Spacing::new(CLAIM_EVERY) }
+    }
 }
 
 impl Doorbell {
@@ -47,7 +64,7 @@ impl Doorbell {
     }
 
     /// The bell of one queue, for a consumer to wait on.
-    pub(crate) fn of(&self, queue: &QueueName) -> Arc<Notify> {
+    pub(crate) fn of(&self, queue: &QueueName) -> Arc<Bell> {
         Arc::clone(lock(&self.inner.bells).entry(queue.clone()).or_default())
     }
 
@@ -55,7 +72,7 @@ impl Doorbell {
         let bell = lock(&self.inner.bells).get(queue).cloned();
         if let Some(bell) = bell {
             // One waiter takes what is there and rings on if there is more than it can carry.
-            bell.notify_one();
+            bell.rung.notify_one();
         }
     }
 

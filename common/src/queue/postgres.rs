@@ -16,9 +16,9 @@ use futures_util::future::BoxFuture;
 use sqlx::Row;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::doorbell::Bell;
 use super::{Consumer, Doorbell, Message, Queue, QueueError, QueueName, Receipt};
 use crate::db::{Database, DbError};
 use crate::telemetry::logs::chain;
@@ -87,7 +87,7 @@ impl Queue for PostgresQueue {
 struct PostgresConsumer {
     database: Database,
     doorbell: Doorbell,
-    bell: Arc<Notify>,
+    bell: Arc<Bell>,
     queue: QueueName,
     settings: PostgresQueueSettings,
     /// Everything due before it was taken, as far as this consumer saw.
@@ -132,7 +132,7 @@ impl PostgresConsumer {
             self.mark = Some(*due_at - MARK_SLACK);
             if self.more_may_wait {
                 // There may be more than this consumer can carry.
-                self.bell.notify_one();
+                self.bell.rung.notify_one();
             }
         }
         Ok(claimed.into_iter().map(|(_, message)| message).collect())
@@ -158,6 +158,9 @@ impl Consumer for PostgresConsumer {
         // A ring between the look and the wait is kept by the bell.
         let want = want.max(1);
         let waited = self.more_may_wait;
+        if !waited {
+            self.bell.claims.turn().await;
+        }
         let claimed = self.claim(want).await?;
         // Whoever was told that more may wait is told at once where nothing does.
         if waited || !claimed.is_empty() {
@@ -165,9 +168,10 @@ impl Consumer for PostgresConsumer {
         }
         let wait = self.until_next().await?;
         tokio::select! {
-            () = self.bell.notified() => {}
+            () = self.bell.rung.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
+        self.bell.claims.turn().await;
         Ok(self.claim(want).await?)
     }
 
@@ -201,7 +205,7 @@ impl Consumer for PostgresConsumer {
         .execute(self.database.pool())
         .await
         .map_err(DbError::from)?;
-        self.bell.notify_one();
+        self.bell.rung.notify_one();
         Ok(())
     }
 }

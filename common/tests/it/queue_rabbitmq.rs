@@ -72,6 +72,22 @@ impl RabbitRig {
         waiting
     }
 
+    /// Pushes each of `refs` so that it has a message of its own.
+    async fn push_apart(&self, queue: &QueueName, refs: &[Uuid]) {
+        for one in refs {
+            self.push(queue, &[*one], Duration::ZERO).await;
+            self.wait_for_relay().await;
+        }
+    }
+
+    async fn wait_for_relay(&self) {
+        wait_for("the relay to be done", LIMIT, async || match self.entries().await {
+            0 => Ok(()),
+            n => Err(n),
+        })
+        .await;
+    }
+
     async fn entries(&self) -> usize {
         let n: i64 =
             sqlx::query_scalar("SELECT count(*) FROM claygate.outbox").fetch_one(self.database.pool()).await.unwrap();
@@ -109,11 +125,7 @@ impl Rig for RabbitRig {
 
     /// What the relay has published is no entry any more; until it is done with that, an entry may count twice.
     async fn backlog(&self) -> usize {
-        wait_for("the relay to be done", LIMIT, async || match self.entries().await {
-            0 => Ok(()),
-            n => Err(n),
-        })
-        .await;
+        self.wait_for_relay().await;
         self.waiting().await + self.held.lock().unwrap().values().sum::<usize>()
     }
 }
@@ -171,9 +183,7 @@ async fn what_was_acknowledged_does_not_come_again_with_the_end_of_the_connectio
     let rig = RabbitRig::new().await;
     let queue = QueueName::callbacks();
     let refs = ids(6);
-    for one in &refs {
-        rig.push(&queue, &[*one], Duration::ZERO).await;
-    }
+    rig.push_apart(&queue, &refs).await;
     let mut consumer = rig.queue().consumer(&queue).await.unwrap();
     let mut receipts = Vec::new();
     while receipts.len() < refs.len() {
@@ -196,9 +206,7 @@ async fn what_an_idle_consumer_prefetched_goes_to_others_and_does_not_count_as_r
     let rig = RabbitRig::new().await;
     let queue = QueueName::callbacks();
     let refs = ids(12);
-    for one in &refs {
-        rig.push(&queue, &[*one], Duration::ZERO).await;
-    }
+    rig.push_apart(&queue, &refs).await;
     let mut idle = rig.queue().consumer(&queue).await.unwrap();
     let first = next(&mut *idle, 1).await;
     wait_for("the rest to be given back", LIMIT, async || match rig.waiting().await + rig.entries().await {

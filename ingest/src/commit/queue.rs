@@ -1,9 +1,15 @@
 //! What waits for the next commit.
+//!
+//! A statement costs the same before its first row, and each commit waits for the disk. So while several requests are in
+//! flight, a batch that is small waits until the one before it is a moment old, and takes with it what arrives meanwhile.
+//! A request that is alone, as most are, never waits.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Entry, Outcome};
 use crate::http::admission::Permit;
@@ -12,6 +18,11 @@ use crate::http::admission::Permit;
 const BATCH_ENTRIES_MAX: usize = 512;
 /// Bytes at which a batch is full; one entry may exceed it.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Entries that are worth a batch at once.
+const BATCH_WORTH: usize = 32;
+/// How far the beginnings of smaller batches are apart.
+const BATCH_EVERY: Duration = Duration::from_millis(2);
 
 /// An entry with everything it needs to be answered.
 #[derive(Debug)]
@@ -33,6 +44,8 @@ pub(crate) struct Queue {
 struct State {
     waiting: VecDeque<Job>,
     closed: bool,
+    /// The beginning of the last batch.
+    taken_at: Option<Instant>,
 }
 
 impl Queue {
@@ -51,21 +64,28 @@ impl Queue {
     /// Waits for the next batch: everything that waits, up to the limits. `None` once the queue is closed and empty.
     pub(crate) async fn take(&self) -> Option<Vec<Job>> {
         loop {
-            {
+            let ripe_at = {
                 let mut state = self.lock();
-                let batch = state.take_batch();
-                // Wake another writer for what is left, or for the news that nothing will come any more.
-                if !state.waiting.is_empty() || state.closed {
-                    self.arrived.notify_one();
+                let ripe_at = state.ripe_at();
+                if ripe_at.is_none() {
+                    let batch = state.take_batch();
+                    // Wake another writer for what is left, or for the news that nothing will come any more.
+                    if !state.waiting.is_empty() || state.closed {
+                        self.arrived.notify_one();
+                    }
+                    if !batch.is_empty() {
+                        return Some(batch);
+                    }
+                    if state.closed {
+                        return None;
+                    }
                 }
-                if !batch.is_empty() {
-                    return Some(batch);
-                }
-                if state.closed {
-                    return None;
-                }
+                ripe_at
+            };
+            match ripe_at {
+                Some(at) => drop(timeout_at(at, self.arrived.notified()).await),
+                None => self.arrived.notified().await,
             }
-            self.arrived.notified().await;
         }
     }
 
@@ -82,6 +102,14 @@ impl Queue {
 }
 
 impl State {
+    /// When what waits makes a batch; `None`: now, or nothing waits.
+    fn ripe_at(&self) -> Option<Instant> {
+        let first = self.waiting.front()?;
+        let is_worth_it = self.waiting.len() >= BATCH_WORTH || self.waiting.len() == first.permit.requests_in_flight();
+        let at = self.taken_at? + BATCH_EVERY;
+        (!self.closed && !is_worth_it && at > Instant::now()).then_some(at)
+    }
+
     fn take_batch(&mut self) -> Vec<Job> {
         let mut bytes = 0;
         let fits = self.waiting.iter().take(BATCH_ENTRIES_MAX).take_while(|job| {
@@ -90,6 +118,9 @@ impl State {
             before == 0 || bytes <= BATCH_BYTES_MAX
         });
         let count = fits.count();
+        if count > 0 {
+            self.taken_at = Some(Instant::now());
+        }
         self.waiting.drain(..count).collect()
     }
 }

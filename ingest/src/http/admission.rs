@@ -39,6 +39,11 @@ impl Admission {
 }
 
 impl Permit {
+    /// How many requests are in flight, this one included.
+    pub(crate) fn requests_in_flight(&self) -> usize {
+        self.admission.requests.load(Ordering::Relaxed)
+    }
+
     /// Takes more bytes in, where more came than was announced.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Overloaded> {
         let more = bytes.saturating_sub(self.bytes);

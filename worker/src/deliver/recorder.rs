@@ -1,4 +1,4 @@
-//! Writes outcomes in groups: what arrives while a commit is under way shares the next one.
+//! Writes outcomes in groups: what arrives while a commit is under way, or soon after its start, shares the next one.
 //!
 //! While the database is away outcomes stay in memory and are tried again. There are never more of them than the queue
 //! before the writers takes, and the slots: with a full queue a slot is kept until its outcome finds room. An outcome that
@@ -12,6 +12,7 @@ use common::crash::{self, Point};
 use common::db::attempts::{Attempt, AttemptWriter, RECORD_MAX, Recorded};
 use common::db::{ConnectSettings, DbError};
 use common::queue::{Doorbell, QueueName};
+use common::spacing::Spacing;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,8 @@ const WRITERS: usize = 2;
 const QUEUE_MAX: usize = 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How far the beginnings of groups are apart that are not full.
+const GROUP_EVERY: Duration = Duration::from_millis(5);
 /// How often a group is tried again that fails for no known reason.
 const STRANGE_MAX: usize = 8;
 /// A statement that takes longer is given up together with its connection.
@@ -38,8 +41,14 @@ struct Job {
     done: oneshot::Sender<Recorded>,
 }
 
+/// What waits for a writer.
+struct Incoming {
+    jobs: mpsc::Receiver<Job>,
+    groups: Spacing,
+}
+
 struct Writer {
-    jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    jobs: Arc<Mutex<Incoming>>,
     database: AttemptWriter,
     doorbell: Doorbell,
 }
@@ -48,7 +57,7 @@ impl Recorder {
     /// Starts the writers in `tasks`.
     pub(super) fn start(settings: &ConnectSettings, doorbell: &Doorbell, tasks: &TaskTracker) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        let jobs = Arc::new(Mutex::new(receiver));
+        let jobs = Arc::new(Mutex::new(Incoming { jobs: receiver, groups: Spacing::new(GROUP_EVERY) }));
         for _ in 0..WRITERS {
             let writer = Writer {
                 jobs: Arc::clone(&jobs),
@@ -69,13 +78,30 @@ impl Recorder {
     }
 }
 
+impl Incoming {
+    /// Waits for the next group. Answers whether there is one: not once everything is written and nobody submits any more.
+    async fn next_group(&mut self, group: &mut Vec<Job>) -> bool {
+        if self.jobs.recv_many(group, RECORD_MAX).await == 0 {
+            return false;
+        }
+        if group.len() < RECORD_MAX {
+            self.groups.turn().await;
+            while group.len() < RECORD_MAX
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                group.push(job);
+            }
+        }
+        true
+    }
+}
+
 impl Writer {
     async fn run(mut self) {
         let mut jobs = Vec::with_capacity(RECORD_MAX);
         loop {
             // One writer at a time waits for the next group.
-            let received = self.jobs.lock().await.recv_many(&mut jobs, RECORD_MAX).await;
-            if received == 0 {
+            if !self.jobs.lock().await.next_group(&mut jobs).await {
                 return;
             }
             while !jobs.is_empty() {

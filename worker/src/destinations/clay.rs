@@ -27,7 +27,7 @@ use url::Url;
 use super::classify::{Answer, Dialect, classify};
 use super::client::{HttpClient, Reply, SendError};
 use super::guard::Guard;
-use super::request::{AGENT, BuildError, claygate_object};
+use super::request::{AGENT, BuildError, ClaygateObject};
 use super::send::{explain, failed, unbuilt};
 use super::signing::request_id;
 use super::template::{JsonTemplate, Templates};
@@ -225,7 +225,7 @@ fn fill_headers(headers: &mut HeaderMap, delivery: &LeasedDelivery, webhook: &Pr
 fn context(delivery: &LeasedDelivery, lead: &Map<String, Value>) -> TemplateValue {
     TemplateValue::from(Serde(json!({
         "lead": lead,
-        "claygate": claygate_object(delivery),
+        "claygate": ClaygateObject::of(delivery),
     })))
 }
 

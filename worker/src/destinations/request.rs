@@ -1,13 +1,16 @@
 //! One request of one delivery: URL, headers and body out of their templates.
 
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
 
 use common::config::{Auth, Body, Step};
+use common::ids::{CallbackId, DeliveryId, RowId};
 use minijinja::Value as TemplateValue;
 use minijinja::value::Serde;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::{Method, Request};
 use secrecy::ExposeSecret;
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -134,6 +137,9 @@ fn header_value(destination: &str, name: &str, value: &str) -> Result<HeaderValu
         .map_err(|_| PrepareError::Header { destination: destination.to_owned(), header: name.to_owned() })
 }
 
+/// What templates see. Most destinations have none, so it is made when the first one is filled in.
+type Context<F> = LazyCell<TemplateValue, F>;
+
 /// What all steps of one attempt are built from.
 pub(super) struct Builder<'a> {
     pub(super) delivery: &'a LeasedDelivery,
@@ -151,8 +157,8 @@ impl Builder<'_> {
         number: usize,
         captured: &Map<String, Value>,
     ) -> Result<Request, BuildError> {
-        let context = self.context(captured);
-        let url = self.templates.render(&step.url, &context).map_err(BuildError::UrlTemplate)?;
+        let context = Context::new(|| self.context(captured));
+        let url = self.render(&step.url, &context).map_err(BuildError::UrlTemplate)?;
         let url = Url::parse(&url).map_err(|_| BuildError::Url)?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(BuildError::Url);
@@ -172,28 +178,39 @@ impl Builder<'_> {
         TemplateValue::from(Serde(json!({
             "lead": self.delivery.lead.as_ref(),
             "captured": captured,
-            "claygate": claygate_object(self.delivery),
+            "claygate": ClaygateObject::of(self.delivery),
         })))
     }
 
-    fn body(&self, step: &PreparedStep, context: &TemplateValue) -> Result<(Vec<u8>, Option<HeaderValue>), BuildError> {
+    fn render<F: FnOnce() -> TemplateValue>(&self, text: &Text, context: &Context<F>) -> Result<String, RenderProblem> {
+        match text {
+            Text::Literal(text) => Ok(text.clone()),
+            Text::Template(_) => self.templates.render(text, context),
+        }
+    }
+
+    fn body<F: FnOnce() -> TemplateValue>(
+        &self,
+        step: &PreparedStep,
+        context: &Context<F>,
+    ) -> Result<(Vec<u8>, Option<HeaderValue>), BuildError> {
         const JSON: HeaderValue = HeaderValue::from_static("application/json");
         let (body, content_type) = match &step.body {
             PreparedBody::Empty => (Vec::new(), None),
-            PreparedBody::Lead => (to_bytes(&self.default_body()), Some(JSON)),
+            PreparedBody::Lead => (to_bytes(&DefaultBody(self.delivery)), Some(JSON)),
             PreparedBody::Json(template) => {
                 let body = self.templates.render_json(template, context).map_err(BuildError::Body)?;
                 (to_bytes(&body.unwrap_or(Value::Null)), Some(JSON))
             }
             PreparedBody::Slack(template) => {
                 let text = match template {
-                    Some(text) => self.templates.render(text, context).map_err(BuildError::Body)?,
+                    Some(text) => self.render(text, context).map_err(BuildError::Body)?,
                     None => slack::default_text(&self.delivery.lead),
                 };
                 (to_bytes(&json!({ "text": text })), Some(JSON))
             }
             PreparedBody::Text { text, content_type } => {
-                let text = self.templates.render(text, context).map_err(BuildError::Body)?;
+                let text = self.render(text, context).map_err(BuildError::Body)?;
                 (text.into_bytes(), Some(content_type.clone()))
             }
         };
@@ -203,19 +220,12 @@ impl Builder<'_> {
         Ok((body, content_type))
     }
 
-    /// The lead with a `claygate` object beside its fields.
-    fn default_body(&self) -> Value {
-        let mut body = self.delivery.lead.as_ref().clone();
-        body.insert("claygate".to_owned(), claygate_object(self.delivery));
-        Value::Object(body)
-    }
-
     /// Ours first, so that the destination's own may replace them; credentials last.
-    fn fill_headers(
+    fn fill_headers<F: FnOnce() -> TemplateValue>(
         &self,
         headers: &mut HeaderMap,
         step: &PreparedStep,
-        context: &TemplateValue,
+        context: &Context<F>,
         content_type: Option<HeaderValue>,
     ) -> Result<(), BuildError> {
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -224,7 +234,7 @@ impl Builder<'_> {
         }
         for (name, text) in &step.headers {
             let refused = || BuildError::Header(name.to_string());
-            let value = self.templates.render(text, context).map_err(|_| refused())?;
+            let value = self.render(text, context).map_err(|_| refused())?;
             let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| refused())?;
             value.set_sensitive(true);
             headers.insert(name.clone(), value);
@@ -253,22 +263,52 @@ impl Builder<'_> {
     }
 }
 
-/// What templates and the default body see as `claygate`.
-pub(super) fn claygate_object(delivery: &LeasedDelivery) -> Value {
-    let fields: BTreeMap<&str, Value> = BTreeMap::from([
-        ("callback_id", json!(delivery.callback_id)),
-        ("row_id", json!(delivery.row_id)),
-        ("delivery_id", json!(delivery.id)),
-        ("destination", json!(delivery.destination)),
-        ("rule", json!(delivery.rule)),
-        ("source", json!(delivery.source.as_ref())),
-        ("received_at", json!(delivery.received_at.format(&Rfc3339).ok())),
-        ("attempt", json!(delivery.attempts.saturating_add(1))),
-        ("replay", json!(delivery.replay)),
-    ]);
-    json!(fields)
+/// The lead with a `claygate` object beside its fields.
+struct DefaultBody<'a>(&'a LeasedDelivery);
+
+impl Serialize for DefaultBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const OURS: &str = "claygate";
+        let mut body = serializer.serialize_map(None)?;
+        for (field, value) in self.0.lead.iter().filter(|(field, _)| *field != OURS) {
+            body.serialize_entry(field, value)?;
+        }
+        body.serialize_entry(OURS, &ClaygateObject::of(self.0))?;
+        body.end()
+    }
 }
 
-fn to_bytes(value: &Value) -> Vec<u8> {
-    value.to_string().into_bytes()
+/// What templates and the default body see as `claygate`.
+#[derive(Serialize)]
+pub(super) struct ClaygateObject<'a> {
+    attempt: i32,
+    callback_id: Option<CallbackId>,
+    delivery_id: DeliveryId,
+    destination: &'a str,
+    received_at: Option<String>,
+    replay: i32,
+    row_id: Option<RowId>,
+    rule: Option<&'a str>,
+    source: &'a str,
+}
+
+impl<'a> ClaygateObject<'a> {
+    pub(super) fn of(delivery: &'a LeasedDelivery) -> Self {
+        Self {
+            attempt: delivery.attempts.saturating_add(1),
+            callback_id: delivery.callback_id,
+            delivery_id: delivery.id,
+            destination: &delivery.destination,
+            received_at: delivery.received_at.format(&Rfc3339).ok(),
+            replay: delivery.replay,
+            row_id: delivery.row_id,
+            rule: delivery.rule.as_deref(),
+            source: &delivery.source,
+        }
+    }
+}
+
+fn to_bytes(body: &impl Serialize) -> Vec<u8> {
+    // Keys are strings and numbers are JSON's own: nothing of it can fail.
+    serde_json::to_vec(body).unwrap_or_default()
 }

@@ -54,9 +54,17 @@ impl Router {
 
     /// Normalises the leads, lets the rules judge them, and plans.
     pub(super) async fn judge(&self, callbacks: &[Unrouted]) -> Vec<Judged> {
-        let read: Vec<Result<Read, Reason>> =
-            callbacks.iter().map(|callback| read(&self.inner.config, callback)).collect();
-        let inputs = read.iter().flatten().map(|read| read.input.clone()).collect();
+        let mut inputs = Vec::with_capacity(callbacks.len());
+        let read: Vec<Result<Read, Reason>> = callbacks
+            .iter()
+            .map(|callback| {
+                let lead = read(&self.inner.config, callback)?;
+                let object = Arc::new(lead.to_object());
+                let source = callback.source.clone();
+                inputs.push(OwnedRuleInput { lead: Arc::clone(&object), source, callback: describe(callback) });
+                Ok(Read { lead, object })
+            })
+            .collect();
         let mut evaluations = self.inner.threads.evaluate(inputs).await.into_iter();
         callbacks
             .iter()
@@ -73,10 +81,10 @@ impl Router {
 
     fn plan_one(&self, callback: &Unrouted, read: Read, evaluation: &Evaluation) -> Judged {
         let person = read.lead.person();
-        let planned = Planned { lead: &read.input.lead, person, workspace: callback.workspace.as_deref() };
+        let planned = Planned { lead: &read.object, person, workspace: callback.workspace.as_deref() };
         Judged {
             plan: plan(evaluation, planned, &self.inner.config.destinations),
-            object: read.input.lead,
+            object: read.object,
             lead: Some(read.lead),
             trace: serde_json::to_string(&evaluation.trace).unwrap_or_else(|_| "[]".to_owned()),
         }
@@ -218,23 +226,17 @@ impl Judged {
 /// A body that was read as a lead.
 struct Read {
     lead: Lead,
-    input: OwnedRuleInput,
+    object: Arc<Map<String, Value>>,
 }
 
 /// Reads a callback's body as a lead. A source that is not configured any more has no mapping; its leads are routed
 /// nevertheless.
-fn read(config: &Config, callback: &Unrouted) -> Result<Read, Reason> {
+fn read(config: &Config, callback: &Unrouted) -> Result<Lead, Reason> {
     let body = callback.body.as_deref().ok_or(Reason::BodyExpired)?;
     let object: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Reason::Unreadable)?;
     let no_mapping = BTreeMap::new();
     let mapping = config.sources.get(&callback.source).map_or(&no_mapping, |source| &source.fields);
-    let lead = Lead::normalise(&object, mapping);
-    let input = OwnedRuleInput {
-        lead: Arc::new(lead.to_object()),
-        source: callback.source.clone(),
-        callback: describe(callback),
-    };
-    Ok(Read { lead, input })
+    Ok(Lead::normalise(&object, mapping))
 }
 
 /// What rules see as `callback`.

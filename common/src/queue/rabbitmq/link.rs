@@ -27,6 +27,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Twice this without a byte from the broker, and the library calls the connection dead.
 const HEARTBEAT_SECONDS: u16 = 10;
+/// Bytes of a frame. The library keeps 64 of them per connection; our messages are far smaller.
+const FRAME_MAX: u32 = 16 * 1024;
 const PORT: u16 = 5672;
 const TLS_PORT: u16 = 5671;
 
@@ -152,6 +154,7 @@ impl Link {
         let vhost = decoded(url.path().trim_start_matches('/'));
         uri.vhost = if vhost.is_empty() { "/".to_owned() } else { vhost };
         uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
+        uri.query.frame_max = Some(FRAME_MAX);
         uri
     }
 

@@ -12,8 +12,9 @@ use metrics::counter;
 use tokio::time::{Instant, timeout_at};
 
 use super::link::Session;
+use super::relay::Parcel;
 use super::{BrokerError, Shared, message};
-use crate::queue::{Message, QueueName};
+use crate::queue::QueueName;
 use crate::telemetry::metrics::PUBLISHED;
 
 /// Survives the broker's restart.
@@ -79,13 +80,14 @@ impl Publisher {
         self.session.is_open()
     }
 
-    /// Publishes `messages` and waits for what the broker says of each. A connection that lets us wait is given up.
-    pub(super) async fn publish(&self, messages: &[Message]) -> Vec<Published> {
+    /// Publishes a message for each of `parcels` and waits for what the broker says of it. A connection that lets us wait
+    /// is given up.
+    pub(super) async fn publish(&self, parcels: &[Parcel]) -> Vec<Published> {
         let deadline = Instant::now() + self.shared.settings.confirm_timeout;
-        let mut confirms = Vec::with_capacity(messages.len());
-        for message in messages {
+        let mut confirms = Vec::with_capacity(parcels.len());
+        for parcel in parcels {
             // A publish waits for room in the socket, which a broker in need does not make.
-            match timeout_at(deadline, self.send(message)).await {
+            match timeout_at(deadline, self.send(parcel)).await {
                 Ok(Ok(confirm)) => confirms.push(confirm),
                 Ok(Err(_)) | Err(_) => break,
             }
@@ -99,7 +101,7 @@ impl Publisher {
             }
         });
         let mut published = join_all(waiting).await;
-        published.resize(messages.len(), Published::Unknown);
+        published.resize(parcels.len(), Published::Unknown);
         for one in &published {
             counter!(PUBLISHED, "result" => one.as_str()).increment(1);
         }
@@ -109,11 +111,11 @@ impl Publisher {
         published
     }
 
-    async fn send(&self, message: &Message) -> lapin::Result<lapin::PublisherConfirm> {
+    async fn send(&self, parcel: &Parcel) -> lapin::Result<lapin::PublisherConfirm> {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties =
             BasicProperties::default().with_delivery_mode(PERSISTENT).with_content_type("application/json".into());
-        let body = message::encode(&self.queue, &message.refs);
+        let body = message::encode(&self.queue, &parcel.refs);
         let topology = &self.shared.topology;
         let key = self.queue.as_str().into();
         self.session.channel.basic_publish(topology.exchange(), key, mandatory, &body, properties).await

@@ -5,6 +5,9 @@
 //! once: an entry is claimed by one of them, and a claim whose holder died runs out. When all of them die, the outbox
 //! grows and nothing is lost.
 //!
+//! What is due together travels together: a message costs the broker the same whatever it carries. Only what was
+//! published before goes alone, as it may be in the broker already.
+//!
 //! Each queue has a relay of its own, with its own window and its own back-off, so that a full or missing queue stalls
 //! no other. While the broker is away or short of memory, nothing is claimed and nothing is rewritten. What belongs to
 //! a destination that is paused or disabled stays in the outbox.
@@ -17,6 +20,7 @@ use futures_util::future::join_all;
 use metrics::counter;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::publisher::{Published, Publisher};
 use super::{BrokerError, RabbitQueue, Shared};
@@ -145,18 +149,19 @@ impl Lane {
     }
 
     /// Publishes a window and settles its entries.
-    async fn publish(&mut self, publisher: &Publisher, messages: Vec<Message>) -> Result<(), QueueError> {
-        let published = publisher.publish(&messages).await;
+    async fn publish(&mut self, publisher: &Publisher, entries: Vec<Message>) -> Result<(), QueueError> {
+        let parcels = pack(entries);
+        let published = publisher.publish(&parcels).await;
         if published.contains(&Published::Confirmed) {
             crash::point(Point::AfterPublish);
         }
         let (mut done, mut failed, mut refs) = (Vec::new(), Vec::new(), Vec::new());
-        for (message, published) in messages.into_iter().zip(&published) {
+        for (parcel, published) in parcels.into_iter().zip(&published) {
             if *published == Published::Confirmed {
-                done.push(message.receipt);
-                refs.extend(message.refs);
+                done.extend(parcel.entries);
+                refs.extend(parcel.refs);
             } else {
-                failed.push(message.receipt);
+                failed.extend(parcel.entries);
             }
         }
         outbox::published(&self.shared.database, &self.queue, &pairs(&done), &refs).await?;
@@ -180,6 +185,30 @@ impl Lane {
     }
 }
 
+/// The content of one message, and the entries that it is of.
+pub(super) struct Parcel {
+    /// 1 to 64 ids.
+    pub(super) refs: Vec<Uuid>,
+    entries: Vec<Receipt>,
+}
+
+/// Puts entries that follow each other into one message, as far as they have room in it.
+fn pack(entries: Vec<Message>) -> Vec<Parcel> {
+    let mut parcels: Vec<Parcel> = Vec::with_capacity(entries.len());
+    let mut is_open = false;
+    for Message { refs, receipt, redelivered, .. } in entries {
+        match parcels.last_mut() {
+            Some(parcel) if is_open && !redelivered && parcel.refs.len() + refs.len() <= BATCH_MAX => {
+                parcel.refs.extend(refs);
+                parcel.entries.push(receipt);
+            }
+            _ => parcels.push(Parcel { refs, entries: vec![receipt] }),
+        }
+        is_open = !redelivered;
+    }
+    parcels
+}
+
 /// Entries with the claims under which they were taken, sorted.
 fn pairs(receipts: &[Receipt]) -> Vec<(i64, i32)> {
     let mut pairs: Vec<(i64, i32)> = receipts.iter().map(|receipt| (receipt.id, receipt.claim)).collect();
@@ -190,4 +219,26 @@ fn pairs(receipts: &[Receipt]) -> Vec<(i64, i32)> {
 /// Waits; answers whether the process stops.
 async fn wait(pause: Duration, shutdown: &CancellationToken) -> bool {
     tokio::time::timeout(pause, shutdown.cancelled()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: i64, refs: usize, redelivered: bool) -> Message {
+        let receipt = Receipt { id, claim: 1 };
+        Message { queue: QueueName::callbacks(), refs: vec![Uuid::nil(); refs], redelivered, receipt }
+    }
+
+    #[test]
+    fn what_is_due_together_travels_together_but_for_what_was_published_before() {
+        let entries =
+            [(1, 1, false), (2, BATCH_MAX - 1, false), (3, 1, false), (4, 1, true), (5, 2, false), (6, 2, false)];
+        let parcels = pack(entries.map(|(id, refs, again)| entry(id, refs, again)).to_vec());
+        let packed: Vec<(Vec<i64>, usize)> = parcels
+            .iter()
+            .map(|parcel| (parcel.entries.iter().map(|receipt| receipt.id).collect(), parcel.refs.len()))
+            .collect();
+        assert_eq!(packed, [(vec![1, 2], BATCH_MAX), (vec![3], 1), (vec![4], 1), (vec![5, 6], 4)]);
+    }
 }
