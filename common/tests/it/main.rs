@@ -3,6 +3,7 @@
 
 mod books;
 mod books_plans;
+mod callback_states;
 mod delivery_plans;
 mod delivery_states;
 mod hostile;
