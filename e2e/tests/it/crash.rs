@@ -101,6 +101,28 @@ async fn an_up_that_stands_still_under_load_loses_nothing_and_sends_nothing_twic
     assert!(up.terminate().success());
 }
 
+/// Longer than a request may take, shorter than a lease: what came in meanwhile counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_came_while_an_up_stood_still_are_not_asked_for_again() {
+    const LEADS: usize = 4;
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(200).after(Duration::from_secs(1)));
+    let site = Site::new(&config(&receiver).replace("retries", "timeout = \"2s\"\nretries"));
+    let up = site.up().await;
+    let sender = Sender::new(&site, &up);
+    let answered = sender.spawn_load(LEADS).await.unwrap();
+    receiver.wait_for_requests(LEADS).await;
+    assert!(receiver.in_flight() > 0, "nothing is under way any more");
+    signal(up.pid(), Signal::STOP);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    signal(up.pid(), Signal::CONT);
+    let database = site.database();
+    books::assert_all_delivered(&database, &answered).await;
+    database.close().await;
+    books::assert_sent(&receiver, LEADS, 0);
+    assert!(up.terminate().success());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_under_load_loses_nothing_and_sends_nothing_twice() {
     const LEADS: usize = 120;

@@ -11,12 +11,17 @@ use std::time::{Duration, SystemTime};
 use common::retry::parse_retry_after;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Request, Response};
+use tokio::time::{Instant, timeout_at};
 
 use super::guard::{Guard, Refused};
 
 /// Most of an answer's body that is read; what is beyond costs the connection.
 const READ_MAX: usize = 64 * 1024;
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// A time-out that comes later than this after its time says that this process stood still, not that the destination did.
+const LATE: Duration = Duration::from_millis(100);
+/// How long what came in meanwhile may take to be read. A lease has far more beyond its request's time.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A destination's answer.
 #[derive(Clone, Debug)]
@@ -100,7 +105,8 @@ impl HttpClient {
         Ok(Self { client, timeout, connect_timeout })
     }
 
-    /// Sends `request` and reads what comes back, all within the total time.
+    /// Sends `request` and reads what comes back, all within the total time. After a standstill of this process (SIGSTOP, a
+    /// paused machine) that outlasted it, what has come in meanwhile is read still: it is no reason to send again.
     ///
     /// A body that breaks off, hangs or does not end leaves an incomplete [`Reply`]: the status is known by then.
     ///
@@ -110,17 +116,17 @@ impl HttpClient {
     /// # Cancel safety
     /// Cancelling closes the connection; the destination may have taken the request.
     pub async fn send(&self, request: Request) -> Result<Reply, SendError> {
-        let deadline = tokio::time::Instant::now() + self.timeout;
-        let response = match tokio::time::timeout_at(deadline, self.client.execute(request)).await {
-            Ok(answered) => answered.map_err(|error| self.explain(&error))?,
-            Err(_) => return Err(SendError::Timeout(self.timeout)),
+        let deadline = Instant::now() + self.timeout;
+        let response = match listen_until(deadline, self.client.execute(request)).await {
+            Some(answered) => answered.map_err(|error| self.explain(&error))?,
+            None => return Err(SendError::Timeout(self.timeout)),
         };
         let status = response.status().as_u16();
         let retry_after = retry_after(&response);
         let mut body = Vec::new();
-        let end = match tokio::time::timeout_at(deadline, read_bounded(response, &mut body)).await {
-            Ok(Ok(end)) => end,
-            Ok(Err(_)) | Err(_) => BodyEnd::BrokenOff,
+        let end = match listen_until(deadline, read_bounded(response, &mut body)).await {
+            Some(Ok(end)) => end,
+            Some(Err(_)) | None => BodyEnd::BrokenOff,
         };
         Ok(Reply { status, body, end, retry_after })
     }
@@ -155,6 +161,18 @@ impl HttpClient {
             _ => SendError::Broken(kind),
         }
     }
+}
+
+/// What `answer` gives by `deadline`, or a little later: when the time is over, an answer may lie in the socket, unread because
+/// nothing ran. On a timer that is in time this takes [`LATE`] longer, since a standstill may have ended right before.
+async fn listen_until<T>(deadline: Instant, answer: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(answer);
+    if let Ok(answer) = timeout_at(deadline, &mut answer).await {
+        return Some(answer);
+    }
+    let now = Instant::now();
+    let grace = if now.duration_since(deadline) > LATE { GRACE } else { LATE };
+    timeout_at(now + grace, answer).await.ok()
 }
 
 /// What of a TLS failure helps an operator; certificates' own texts are not repeated.

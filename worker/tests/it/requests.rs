@@ -10,6 +10,7 @@ use common::ids::{CallbackId, DeliveryId};
 use common::states::{Class, Reason};
 use serde_json::{Value, json};
 use testkit::receiver::{Answer, Receiver};
+use testkit::wait::wait_until;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -17,6 +18,7 @@ use worker::destinations::guard::{Guard, Lookup};
 use worker::destinations::{Outcome, RESPONSE_KEPT_BYTES, Target};
 use worker::lanes::LeasedDelivery;
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 fn step(url: &str) -> Step {
@@ -130,6 +132,24 @@ async fn answers_that_are_none_are_transient_and_do_not_show_the_url() {
     let outcome = send(&self::destination(vec![step(&closed)]), &delivery()).await;
     assert_eq!(outcome.class, Class::Transient);
     assert_eq!(outcome.error.as_deref(), Some("connecting failed: connection refused"));
+}
+
+/// The destination answers within the time, and this thread, which would read that, stands still until after it.
+#[tokio::test]
+async fn an_answer_that_came_during_a_standstill_is_read() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(200).body(r#"{"id": 7}"#).after(Duration::from_millis(200)));
+    let mut captures = step(&receiver.url("/"));
+    captures.capture = BTreeMap::from([("id".to_owned(), "/id".to_owned())]);
+    let destination = destination(vec![captures, step(&receiver.url("/"))]);
+    let standstill = async {
+        wait_until("the request to be under way", PATIENCE, async || receiver.in_flight() == 1).await;
+        std::thread::sleep(destination.timeout + Duration::from_millis(300));
+    };
+    let delivery = delivery();
+    let (outcome, ()) = tokio::join!(send(&destination, &delivery), standstill);
+    assert_eq!((outcome.class, outcome.status), (Class::Delivered, Some(200)), "{outcome:?}");
+    assert_eq!(receiver.requests().len(), 2);
 }
 
 #[tokio::test]

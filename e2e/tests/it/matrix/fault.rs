@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::rig::{LEASE, TIME_OUT};
+use super::rig::LEASE;
 
 /// A process of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,15 +109,14 @@ pub(super) const SURROUNDINGS: [Fault; 10] = [
 
 impl Fault {
     /// How often a delivery that its destination took may come there again: only what stands between the destination's
-    /// answer and our record can cause that, and only by dying, or by standing still: a worker for so long that an answer
-    /// comes after its time-out, Postgres for so long that a lease runs out.
+    /// answer and our record can cause that, and only by dying, or by standing still for so long that a lease runs out. A
+    /// worker that stands still for longer than a request may take reads the answers that came meanwhile.
     pub(super) fn repeats_max(self, hold: Duration) -> usize {
         match self {
             Self::Kill(Part::Worker | Part::Postgres) | Self::Cut(Link::WorkerDestination) => 1,
             // Once in each direction.
             Self::HalfClose(Link::WorkerDestination) => 2,
-            Self::Stop(Part::Worker) => usize::from(hold >= TIME_OUT),
-            Self::Stop(Part::Postgres) | Self::ReadOnly => usize::from(hold >= LEASE),
+            Self::Stop(Part::Worker | Part::Postgres) | Self::ReadOnly => usize::from(hold >= LEASE),
             _ => 0,
         }
     }

@@ -15,10 +15,8 @@ use crate::sender::Sender;
 use crate::service::Service;
 use crate::services::{Role, SECRET, Services};
 
-/// Of a request. Longer than a short stop.
-pub(super) const TIME_OUT: Duration = Duration::from_secs(5);
-/// What claygate makes of it.
-pub(super) const LEASE: Duration = Duration::from_secs(5 + 20);
+/// What claygate makes of a destination's time-out of two seconds, which is shorter than every stop.
+pub(super) const LEASE: Duration = Duration::from_secs(2 + 20);
 /// Long enough for several requests to be under way at any moment.
 const ANSWER_AFTER: Duration = Duration::from_millis(20);
 /// Before anything goes wrong: caches, pools and buffers are what they will be.
@@ -134,7 +132,7 @@ impl Links {
 fn config(url: &str) -> String {
     let retries = ["\"2s\""; 30].join(", ");
     format!(
-        "[destinations.out]\nkind = \"http\"\nurl = \"{url}\"\nallow_private = true\ntimeout = \"5s\"\n\
+        "[destinations.out]\nkind = \"http\"\nurl = \"{url}\"\nallow_private = true\ntimeout = \"2s\"\n\
          retries = [\"1s\", {retries}]\nbreaker = {{ open = \"1s\", open_max = \"2s\" }}\n\
          [[rules]]\nname = \"all\"\nwhen = \"true\"\nto = [\"out\"]\n"
     )
