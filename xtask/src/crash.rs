@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::Args;
 
-use crate::servers::Servers;
 use crate::shell::{self, cargo};
 use crate::{machine, test};
 
@@ -46,12 +45,9 @@ pub(crate) fn run(crash: &Crash) -> anyhow::Result<()> {
 /// What the test command runs of it.
 fn once() -> anyhow::Result<()> {
     shell::run(cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
-    let servers = Servers::start()?;
     let arguments = if test::has_nextest() { &TESTS[..] } else { &TESTS_WITHOUT_NEXTEST };
     let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-    let tested = test::tests(&arguments).and_then(|mut tests| shell::run(tests.envs(servers.variables())));
-    servers.stop()?;
-    tested
+    test::run_tests(&arguments)
 }
 
 fn everything(crash: &Crash) -> anyhow::Result<()> {

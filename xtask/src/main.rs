@@ -12,6 +12,7 @@ mod machine;
 mod proof;
 mod servers;
 mod shell;
+mod skipped;
 mod test;
 mod up;
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 use crate::machine;
 use crate::servers::Servers;
 use crate::shell::{self, cargo, works};
+use crate::skipped::Skipped;
 
 const PROGRAMS_VARIABLE: &str = "CLAYGATE_TEST_BIN_DIR";
 
@@ -34,9 +35,16 @@ fn run_all(arguments: &[OsString]) -> anyhow::Result<()> {
     // Programs and tests in one go: the tests of real processes need the former, and both share their dependencies.
     shell::run(cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
 
-    let servers = Servers::start()?;
-    let tested = tests(arguments).and_then(|mut tests| shell::run(tests.envs(servers.variables())));
+    run_tests(arguments)
+}
+
+/// Runs the tests that are built, on servers of their own, and says what they could not try here.
+pub(crate) fn run_tests(arguments: &[OsString]) -> anyhow::Result<()> {
+    let (servers, skipped) = (Servers::start()?, Skipped::none()?);
+    let tested =
+        tests(arguments).and_then(|mut tests| shell::run(tests.envs(servers.variables()).envs([skipped.variable()])));
     servers.stop()?;
+    skipped.print()?;
     tested
 }
 
@@ -54,7 +62,7 @@ pub(crate) fn has_nextest() -> bool {
 }
 
 /// The command that runs the tests.
-pub(crate) fn tests(arguments: &[OsString]) -> anyhow::Result<Command> {
+fn tests(arguments: &[OsString]) -> anyhow::Result<Command> {
     let mut command = cargo();
     if has_nextest() {
         command.args(["nextest", "run", "--workspace"]);
