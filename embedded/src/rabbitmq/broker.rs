@@ -19,7 +19,9 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 const EPMD_LIMIT: Duration = Duration::from_secs(10);
-const CTL_LIMIT: Duration = Duration::from_secs(60);
+/// rabbitmqctl starts an Erlang of its own: two seconds of processor time, and more than a minute where a dozen processes want
+/// the same core. Only what will never answer is to be given up.
+const CTL_LIMIT: Duration = Duration::from_secs(180);
 /// Times that a port found free is taken by somebody else before it is bound.
 const PORT_TRIES: usize = 5;
 const EPMD: &str = "epmd";
