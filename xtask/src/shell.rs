@@ -1,12 +1,23 @@
 //! Running other programs, and saying so.
 
+use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// The cargo that runs this, so that the toolchain stays the same.
+/// The cargo that runs this, so that the toolchain stays the same, as if somebody had typed it: what the cargo around this
+/// program says of xtask's own package would have build scripts run again (ring's looks at `CARGO_MANIFEST_DIR`), and
+/// everything above them be built again, each time that the two ways take turns.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_a_package(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn is_of_a_package(variable: &OsStr) -> bool {
+    variable.to_str().is_some_and(|name| ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|of| name.starts_with(of)))
 }
 
 /// Runs `command` to its end, with its output in the open.
@@ -30,4 +41,19 @@ fn describe(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args()).map(|word| word.to_string_lossy());
     words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inner_cargo_hears_nothing_of_this_package() {
+        // Whoever runs tests sets it, as `cargo xtask` does.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let command = cargo();
+        let removed = |name: &str| command.get_envs().any(|(known, value)| known == name && value.is_none());
+        assert!(removed("CARGO_MANIFEST_DIR") && removed("CARGO_PKG_NAME"));
+        assert!(!is_of_a_package("CARGO_HOME".as_ref()) && !is_of_a_package("CARGO_TARGET_DIR".as_ref()));
+    }
 }
