@@ -8,6 +8,7 @@
 mod callback_url;
 mod clay;
 mod defaults;
+mod destination_keys;
 mod destinations;
 mod filter;
 mod http;
@@ -28,6 +29,8 @@ mod reference;
 mod relations;
 mod rules;
 mod schema;
+#[cfg(test)]
+mod secret_tests;
 mod show;
 mod sources;
 #[cfg(test)]
@@ -145,7 +148,7 @@ static ROOT: Section = Section {
         Key::new("worker", Kind::Table(&operations::WORKER), Preset::Said(""), ""),
         Key::new("admin", Kind::Table(&operations::ADMIN), Preset::Said(""), ""),
         Key::new("sources", Kind::Named(&sources::SOURCE), Preset::Said(""), ""),
-        Key::new("destinations", Kind::Named(&destinations::DESTINATION), Preset::Said(""), ""),
+        Key::new("destinations", Kind::Named(&destination_keys::DESTINATION), Preset::Said(""), ""),
         Key::new("rules", Kind::Tables(&rules::RULE), Preset::Said(""), ""),
         Key::new("retention", Kind::Table(&operations::RETENTION), Preset::Said(""), ""),
         Key::new("telemetry", Kind::Table(&operations::TELEMETRY), Preset::Said(""), ""),
