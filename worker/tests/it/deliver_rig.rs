@@ -22,6 +22,14 @@ use worker::lanes::Lanes;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The configuration of an HTTP destination, with `more` of its keys.
+pub(crate) fn http(name: &str, url: &str, more: &str) -> String {
+    format!(
+        "[destinations.{name}]\nkind = \"http\"\nurl = \"{url}\"\nallow_private = true\nretries = [\"60s\", \"300s\"]\n\
+         timeout = \"5s\"\nconnect_timeout = \"1s\"\n{more}\n"
+    )
+}
+
 pub(crate) struct Rig {
     pub(crate) test: Arc<TestDatabase>,
     pub(crate) doorbell: Doorbell,
