@@ -33,7 +33,7 @@ pub(crate) fn print<L: Serialize>(
         (Some(next), Some((moment, _))) if page.is_cut => eprintln!(
             "The page ends after {LOOKED_AT_MAX} that were looked at, back to {}; more may match. Go on with\n  {}",
             since::shown(moment),
-            going_on(std::env::args(), next)
+            going_on(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()), next)
         ),
         (Some(next), _) if !shown.json => println!("\nMore: --before {next}"),
         _ => {}
