@@ -2,6 +2,7 @@
 
 mod column;
 mod config;
+mod counted;
 mod dead;
 mod demo;
 mod destinations;
@@ -10,6 +11,7 @@ mod events;
 mod health;
 mod ingest;
 mod init;
+mod interrupt;
 mod r#loop;
 mod migrate;
 mod paging;

@@ -1,8 +1,14 @@
 //! `claygate demo` against a running instance.
 
-use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
 
-use crate::site::Site;
+use rustix::process::Signal;
+use serde_json::Value;
+use testkit::wait::wait_until;
+
+use crate::site::{LIMIT, Site, signal};
 
 /// The sum of the numbers in a table.
 fn sum(table: &Value) -> u64 {
@@ -54,4 +60,44 @@ async fn the_circle_adds_up_leaves_nothing_and_says_when_it_was_cut_short() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("Incomplete: after 0 s"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_circle_says_so_and_leaves_neither_files_nor_servers() {
+    let site = Site::new("");
+    // What has come into being when the signal comes: the folder, initdb's work, a server, one that takes connections.
+    for (reached, with) in [
+        ("", Signal::INT),
+        ("cluster.making", Signal::TERM),
+        ("cluster/postmaster.pid", Signal::INT),
+        ("port", Signal::INT),
+    ] {
+        // The user that runs Postgres has to be able to enter it.
+        let open = std::fs::Permissions::from_mode(0o755);
+        let temporary = tempfile::Builder::new().prefix("claygate-e2e-").permissions(open).tempdir().unwrap();
+        let mut demo = site.command(&["demo", "--loop", "--count", "100000"]);
+        demo.env("TMPDIR", temporary.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = demo.spawn().unwrap();
+        let made = || std::fs::read_dir(temporary.path()).unwrap().next().map(|entry| entry.unwrap().path());
+        wait_until(&format!("the demo to have \"{reached}\""), LIMIT, async || {
+            made().is_some_and(|folder| folder.join(reached).exists())
+        })
+        .await;
+        signal(child.id(), with);
+        let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{reached}: {said}");
+        assert_eq!(said, "claygate: interrupted; the database and everything in it are gone\n", "{reached}");
+        assert_eq!(made(), None, "{reached}");
+        let left = processes_of(temporary.path());
+        assert!(left.is_empty(), "{reached}: {left:?}");
+    }
+}
+
+/// The command lines that name the folder.
+fn processes_of(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(folder)).collect()
 }

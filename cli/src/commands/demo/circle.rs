@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use common::config::{Config, Environment, Role};
 use common::db::{ConnectSettings, Database, PgSslMode, migrate, row_batches};
 use common::telemetry::metrics;
@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::{POLL_EVERY, REQUEST_LIMIT, progress};
+use crate::commands::interrupt::stop_on_interrupt;
 use crate::commands::r#loop::{Report, find_tables};
 use crate::commands::up::Parts;
 
@@ -41,13 +42,16 @@ pub(super) struct Circle {
 
 /// Runs it with `count` people.
 pub(super) async fn run(count: u32, seed: u64, wait: Duration) -> anyhow::Result<Circle> {
+    // Before there is anything to be removed.
+    let stop = stop_on_interrupt()?;
     let folder = tempfile::Builder::new().prefix("claygate-demo-").tempdir()?;
     let (path, data) = (folder.path().to_owned(), folder.path().join("data"));
     let start = move || Cluster::start(&Settings::throw_away(Home::temporary(&path)?));
     let cluster = tokio::task::spawn_blocking(start).await??;
     let circle = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(anyhow!("interrupted; the database and everything in it are gone")),
         circle = go_round(&cluster, &data, count, seed, wait) => circle,
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Into::into).and_then(|()| bail!("interrupted")),
     };
     let stopped = tokio::task::spawn_blocking(move || cluster.stop()).await?;
     folder.close()?;

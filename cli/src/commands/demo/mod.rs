@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use self::report::{Answer, Report};
 use self::samples::{Kind, Sample};
+use super::counted::counted;
 use super::r#loop::Text;
 use crate::globals::{Globals, OpenDatabase};
 use crate::run_file::RunFile;
@@ -95,15 +96,18 @@ impl Demo {
         let n = |name: &str| circle.answer[name].as_u64().unwrap_or_default();
         let calls = &circle.clay.calls;
         println!(
-            "Handed in: {} rows accepted, {} were duplicates, {} were held back by the filter.",
-            n("accepted"),
-            n("duplicates"),
+            "Handed in: {} accepted, {} left out, {} held back by the filter.",
+            counted(n("accepted"), "row"),
+            counted(n("duplicates"), "duplicate"),
             n("filtered")
         );
         println!(
-            "Clay took {} rows and called back for them: {} ran twice ({} with other values), {} sent no JSON, {} never \
-             called.",
-            circle.clay.accepted, calls.reruns, calls.changed, calls.malformed, calls.silent
+            "Clay took {} and called back: {} ran twice ({} with other values), {} sent no JSON, {} never called.",
+            counted(circle.clay.accepted, "row"),
+            calls.reruns,
+            calls.changed,
+            calls.malformed,
+            calls.silent
         );
         println!("The table, the database and everything in it are gone; this is what came of it:\n");
         print!("{}", Text(&circle.report));

@@ -9,6 +9,8 @@ use common::ids::CallbackId;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::commands::counted::counted;
+
 /// What the running instance answered to one request.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
@@ -80,7 +82,7 @@ fn with_reason(state: &str, reason: Option<&str>) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} requests in {} s", self.sent, self.seconds)?;
+        writeln!(f, "{} in {} s", counted(self.sent as u64, "request"), self.seconds)?;
         writeln!(f, "\nAnswered")?;
         for (word, n) in &self.answers {
             writeln!(f, "  {word:<40} {n:>7}")?;
@@ -96,7 +98,7 @@ impl fmt::Display for Report {
             }
         }
         if self.in_progress > 0 {
-            writeln!(f, "\n{} are still in progress; `claygate events list` shows them.", self.in_progress)?;
+            writeln!(f, "\nStill in progress: {}; `claygate events list` shows them.", self.in_progress)?;
         }
         if self.answers.keys().all(|word| word != "accepted") {
             writeln!(f, "\nNothing was new: these leads were here before. `--seed` with another number makes others.")?;
@@ -138,6 +140,6 @@ mod tests {
         for part in ["5 requests in 1.5 s", "rejected: no valid secret", "refused with 503", "skipped: cool_down"] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
-        assert!(!text.contains("still in progress"));
+        assert!(!text.contains("Still in progress"));
     }
 }

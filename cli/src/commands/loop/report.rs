@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::Table;
+use crate::commands::counted::counted;
 use crate::commands::since::{shown, shown_seconds};
 
 /// The longest bar of the histogram.
@@ -123,7 +124,7 @@ impl Display for Text<'_> {
 
 fn write_table(f: &mut Formatter<'_>, table: &Table, found: &Loop) -> fmt::Result {
     let again = found.submissions.saturating_sub(found.sent);
-    let more = if again > 0 { format!("  and {again} times again") } else { String::new() };
+    let more = if again > 0 { format!("  and {} again", counted(again, "time")) } else { String::new() };
     writeln!(f, "  {:<14}{:>9}{more}", "sent", found.sent)?;
     write_part(f, "returned", found.returned, found.sent, "")?;
     write_part(f, "outstanding", outstanding(found), found.sent, "")?;
@@ -147,7 +148,8 @@ fn write_table(f: &mut Formatter<'_>, table: &Table, found: &Loop) -> fmt::Resul
     if found.fields.leads > 0 {
         let leads = found.fields.leads;
         let which = if i64::try_from(leads).is_ok_and(|n| n >= LEADS_MAX) { "the latest " } else { "" };
-        writeln!(f, "\n  fields that have a value in {which}{leads} returned leads:")?;
+        let returned = counted(leads, "returned lead");
+        writeln!(f, "\n  fields that have a value in {which}{returned}:")?;
         let width = found.fields.filled.iter().map(|(field, _)| field.chars().count()).max().unwrap_or(0).clamp(20, 40);
         for (field, n) in &found.fields.filled {
             writeln!(f, "    {:<width$} {n:>9} {:>7.1} %", printable(field), share(*n, leads) * 100.0)?;

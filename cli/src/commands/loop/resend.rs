@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
 
 use super::{Table, missing, note_unexpected};
+use crate::commands::counted::counted;
 use crate::commands::plan::{self, Confirmation};
 
 pub(super) async fn run(
@@ -52,17 +53,20 @@ pub(super) async fn run(
         queued += missing_rows::resend(database, at, since, once_per, |n| bar.set_position(queued + n)).await?;
     }
     bar.finish_and_clear();
-    println!("Queued {queued} rows. `claygate loop` counts each of them once, whichever sending comes back.");
+    println!(
+        "Queued {}. `claygate loop` counts each of them once, whichever sending comes back.",
+        counted(queued, "row")
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_left_out(plans: &[(String, Plan)]) {
     for (name, plan) in plans {
         if plan.on_the_way > 0 {
-            println!("  {name}: {} are being sent again already.", plan.on_the_way);
+            println!("  {name}: {} on the way again already.", plan.on_the_way);
         }
         if plan.expired > 0 {
-            println!("  {name}: {} cannot be sent again, their data is not stored any more.", plan.expired);
+            println!("  {name}: {} with data that is not stored any more, which cannot be sent again.", plan.expired);
         }
     }
 }

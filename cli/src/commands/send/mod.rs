@@ -29,6 +29,7 @@ use self::input::{Format, Input, Length, again};
 use self::report::Report;
 use self::rows::{Group, RowReader};
 use self::table::Mapping;
+use super::interrupt::stop_on_interrupt;
 use crate::globals::{Globals, OpenDatabase};
 
 /// Rows that a dry run shows.
@@ -117,7 +118,7 @@ impl Send {
         if self.wait && open.is_own() {
             bail!("nobody sends rows while `claygate up` does not run: start it, or leave out --wait");
         }
-        let (database, stop) = (open.database(), stop_on_interrupt());
+        let (database, stop) = (open.database(), stop_on_interrupt()?);
         let (digest, repeat) = self.which(database, &input).await?;
         let mut intake = RowIntake::open(database.settings()).await?;
         let batch = intake.open_batch(&self.to, &input.name, digest.as_ref()).await?;
@@ -218,7 +219,7 @@ impl Sending<'_> {
                 let group = std::mem::take(&mut reader.group);
                 rows += group.rows.len() as u64;
                 self.take(group, reader.next_line(), false).await?;
-                bar.set_message(format!("{} rows", HumanCount(rows)));
+                bar.set_message(format!("{} stored", HumanCount(rows)));
             }
         }
         bar.finish_and_clear();
@@ -311,21 +312,6 @@ async fn wait(database: &Database, batch: &RowBatch, stop: &CancellationToken) -
     }
     bar.finish_and_clear();
     Ok(())
-}
-
-/// A token that Ctrl-C cancels; a second one ends the process at once.
-fn stop_on_interrupt() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let cancelled = stop.clone();
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            if cancelled.is_cancelled() {
-                std::process::exit(1);
-            }
-            cancelled.cancel();
-        }
-    });
-    stop
 }
 
 /// A progress bar over bytes or rows, if a person watches. What is text is read from its start, rows from `from` on.
