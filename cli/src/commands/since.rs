@@ -58,7 +58,7 @@ pub(crate) fn written_position((moment, id): (OffsetDateTime, Uuid)) -> String {
 
 /// So much time, in its two largest units.
 pub(crate) fn shown_seconds(seconds: f64) -> String {
-    if seconds < 10.0 {
+    if seconds < 10.0 && seconds.fract() != 0.0 {
         return format!("{seconds:.1}s");
     }
     // Far below 2^64; negative times are none.
@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn times_are_shown_in_two_units() {
         for (seconds, shown) in [
-            (0.0, "0.0s"),
+            (0.0, "0s"),
+            (5.0, "5s"),
             (0.44, "0.4s"),
             (42.4, "42s"),
             (60.0, "1m"),

@@ -79,6 +79,26 @@ async fn a_killed_send_goes_on_where_it_was_and_stores_each_row_once() {
     kill_and_go_on("people.jsonl", |path| std::fs::write(path, lines).unwrap()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_shows_rows_as_the_destination_sends_them_and_says_what_is_meant() {
+    let (_clay, table) = fake().await;
+    let body = "body = { mail = \"{{ lead.email }}\", row = \"{{ claygate.row_id }}\" }\n[destinations.leads.filter]";
+    let site = Site::new(&config(&table).replace("[destinations.leads.filter]", body));
+    std::fs::write(site.folder().join("people.csv"), CSV).unwrap();
+    let report = site.run(&["send", "people.csv", "--to", "leads", "--map", "Work Email=email", "--dry-run"]).await;
+    let text = String::from_utf8(report.stdout).unwrap();
+    assert!(text.starts_with("{\"mail\":\"ada@acme.example\"}\n{\"mail\":\"eve@acme.example\"}\n"), "{text}");
+
+    for (arguments, expected) in [
+        (["--to", "leads"], "--map \"Work Email=email\"; what is sent of the file is: Work Email, Name, Size"),
+        (["--to", "alerts"], "\"alerts\" is no destination of kind clay; the configuration has: leads"),
+    ] {
+        let output = site.run(&[&["send", "people.csv", "--dry-run"], &arguments[..]].concat()).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(expected), "{said}");
+    }
+}
+
 /// Rows of the file that a killed `send` goes on with.
 pub(crate) const ROWS: i64 = 60_000;
 

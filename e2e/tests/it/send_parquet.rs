@@ -76,7 +76,10 @@ async fn a_file_of_parquet_is_sent_as_any_other() {
     for (arguments, expected) in [
         (["send", "-", "--to", "leads", "--format", "parquet"], "Parquet is read from its end"),
         (["send", "claygate.toml", "--to", "leads", "--format", "parquet"], "it is no Parquet file"),
-        (["send", "/dev/null", "--to", "leads", "--format", "parquet"], "give a stream to standard input"),
+        (
+            ["send", "/dev/null", "--to", "leads", "--format", "parquet"],
+            "is no regular file: give a stream to standard input",
+        ),
     ] {
         let output = site.run(&arguments).await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

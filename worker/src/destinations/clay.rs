@@ -30,7 +30,7 @@ use super::guard::Guard;
 use super::request::{AGENT, BuildError, ClaygateObject};
 use super::send::{explain, failed, unbuilt};
 use super::signing::request_id;
-use super::template::{JsonTemplate, Templates};
+use super::template::{JsonTemplate, RenderProblem, Templates};
 use super::{Outcome, PrepareError, RESPONSE_KEPT_BYTES};
 use crate::lanes::LeasedDelivery;
 
@@ -87,14 +87,7 @@ impl ClayTarget {
     ) -> Result<Self, PrepareError> {
         let name = &destination.name;
         let mut templates = Templates::new();
-        let body = match &clay.body {
-            Body::Json(body) => Some(templates.json(body).map_err(|source| PrepareError::Template {
-                destination: name.clone(),
-                what: "body".to_owned(),
-                source,
-            })?),
-            Body::Lead | Body::Text { .. } | Body::Empty => None,
-        };
+        let body = compile_body(name, clay, &mut templates)?;
         let prepare = |(at, webhook): (usize, &common::config::ClayWebhook)| {
             let wrong = || PrepareError::Webhook { destination: name.clone(), number: at + 1 };
             let url = Url::parse(webhook.url.expose_secret()).map_err(|_| wrong())?;
@@ -186,6 +179,52 @@ impl ClayTarget {
         fill_headers(request.headers_mut(), delivery, webhook);
         *request.body_mut() = Some(row.0.clone().into());
         Ok(request)
+    }
+}
+
+/// The template of the rows; `None`: they are the lead, or what was handed in.
+fn compile_body(
+    name: &str,
+    clay: &ClayDestination,
+    templates: &mut Templates,
+) -> Result<Option<JsonTemplate>, PrepareError> {
+    let Body::Json(body) = &clay.body else { return Ok(None) };
+    let compiled = templates.json(body).map_err(|source| PrepareError::Template {
+        destination: name.to_owned(),
+        what: "body".to_owned(),
+        source,
+    })?;
+    Ok(Some(compiled))
+}
+
+/// Shows rows before they are stored.
+pub struct RowPreview {
+    body: Option<JsonTemplate>,
+    templates: Templates,
+}
+
+impl RowPreview {
+    /// Of one destination.
+    ///
+    /// # Errors
+    /// [`PrepareError::Template`].
+    pub fn prepare(name: &str, clay: &ClayDestination) -> Result<Self, PrepareError> {
+        let mut templates = Templates::new();
+        Ok(Self { body: compile_body(name, clay, &mut templates)?, templates })
+    }
+
+    /// `row`, an object that was prepared for storing, as it would be sent. Without what no row has before it is stored:
+    /// `claygate_id`, a `callback_url`, and whatever templates see as `claygate`.
+    ///
+    /// # Errors
+    /// [`RenderProblem`] when the template fails on this row.
+    pub fn show(&self, row: &[u8]) -> Result<Vec<u8>, RenderProblem> {
+        let Some(body) = &self.body else { return Ok(row.to_vec()) };
+        // It was checked when it was prepared.
+        let lead: Map<String, Value> = serde_json::from_slice(row).unwrap_or_default();
+        let context = TemplateValue::from(Serde(json!({ "lead": lead })));
+        let shown = self.templates.render_json(body, &context)?;
+        Ok(shown.unwrap_or_else(|| json!({})).to_string().into_bytes())
     }
 }
 

@@ -21,6 +21,8 @@ use common::config::{Destination, DestinationKind, HttpDestination};
 use common::states::{Class, Reason};
 use serde_json::Value;
 
+pub use self::clay::RowPreview;
+
 use self::clay::ClayTarget;
 use self::client::{ClientProblem, HttpClient};
 use self::guard::Guard;

@@ -114,7 +114,7 @@ impl Input {
         let reading = || format!("reading {}", path.display());
         let mut file = File::open(path).await.with_context(reading)?;
         if !file.metadata().await.with_context(reading)?.is_file() {
-            bail!("{} is no file that can be read twice: give a stream to standard input, as `-`", path.display());
+            bail!("{} is no regular file: give a stream to standard input, as `-`", path.display());
         }
         let digest = digest(&mut file, format, mapping).await.with_context(reading)?;
         let bytes = file.seek(SeekFrom::Start(0)).await.and(file.metadata().await).with_context(reading)?.len();

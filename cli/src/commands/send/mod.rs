@@ -10,6 +10,7 @@ mod report;
 mod rows;
 mod table;
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,8 +23,9 @@ use common::db::Database;
 use common::db::row_batches::{self, Counts, RowBatch};
 use common::db::row_intake::{RowIntake, Step, Taken};
 use common::rows::prepare::{KeySource, Preparer, RowProblem};
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use tokio_util::sync::CancellationToken;
+use worker::destinations::RowPreview;
 
 use self::input::{Format, Input, Length, again};
 use self::report::Report;
@@ -85,10 +87,12 @@ impl Send {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let config = globals.load(Role::Tool)?;
         let destination = config.destinations.get(&self.to);
-        let Some(destination) = destination else { bail!("there is no destination \"{}\"", self.to) };
-        if destination.clay().is_none() {
-            bail!("rows go to destinations of kind clay alone, and \"{}\" is none", self.to);
-        }
+        let Some(destination) = destination.filter(|destination| destination.clay().is_some()) else {
+            let tables = config.destinations.values().filter(|one| one.clay().is_some());
+            let names: Vec<&str> = tables.map(|table| table.name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            bail!("\"{}\" is no destination of kind clay; the configuration has: {names}", self.to);
+        };
         let mapping = Mapping { renamed: self.map.iter().cloned().collect(), only: self.only };
         let input = Input::open(&self.file, self.format, &mapping).await?;
         let report = if self.dry_run {
@@ -139,6 +143,9 @@ impl Send {
             let mut sending = Sending { intake, destination, batch, report };
             sending.run(input, mapping, keys, &stop).await?;
             report = sending.report;
+        }
+        if open.is_own() && report.counts.accepted > 0 {
+            eprintln!("No `claygate up` runs on this data folder: the rows are sent when one does.");
         }
         for (reason, n) in row_batches::held_back(database, batch.id).await? {
             report.filtered_by.insert(reason, u64::try_from(n).unwrap_or_default());
@@ -219,7 +226,7 @@ impl Sending<'_> {
                 let group = std::mem::take(&mut reader.group);
                 rows += group.rows.len() as u64;
                 self.take(group, reader.next_line(), false).await?;
-                bar.set_message(format!("{} stored", HumanCount(rows)));
+                bar.set_message(format!("{} rows", HumanCount(rows)));
             }
         }
         bar.finish_and_clear();
@@ -259,6 +266,8 @@ fn reader<'a>(
 
 /// Reads the whole file as a real run would, and stores nothing. Which rows are duplicates only the database knows.
 async fn dry_run(mut input: Input, destination: &Destination, mapping: &Mapping) -> anyhow::Result<Report> {
+    let clay = destination.clay().context("rows go to destinations of kind clay alone")?;
+    let preview = RowPreview::prepare(&destination.name, clay)?;
     let mut report = Report::of(&input, &destination.name);
     let mut reader = reader(&mut input, destination, mapping, KeySource::Row, 0)?;
     let bar = progress(&input, 0);
@@ -269,17 +278,17 @@ async fn dry_run(mut input: Input, destination: &Destination, mapping: &Mapping)
         }
         bar.inc(part.len());
         reader.feed(part)?;
-        judge(&mut report, std::mem::take(&mut reader.group))?;
+        judge(&mut report, &preview, std::mem::take(&mut reader.group))?;
     }
     let (group, next_line) = reader.finish()?;
-    judge(&mut report, group)?;
+    judge(&mut report, &preview, group)?;
     bar.finish_and_clear();
     report.next_line = next_line;
     report.finished = true;
     Ok(report)
 }
 
-fn judge(report: &mut Report, group: Group) -> anyhow::Result<()> {
+fn judge(report: &mut Report, preview: &RowPreview, group: Group) -> anyhow::Result<()> {
     for row in &group.rows {
         match row.skip {
             Some(reason) => {
@@ -289,7 +298,7 @@ fn judge(report: &mut Report, group: Group) -> anyhow::Result<()> {
             None => {
                 report.counts.accepted += 1;
                 if report.samples.len() < SAMPLES {
-                    report.samples.push(serde_json::from_slice(&row.body)?);
+                    report.samples.push(serde_json::from_slice(&preview.show(&row.body)?)?);
                 }
             }
         }
@@ -314,16 +323,18 @@ async fn wait(database: &Database, batch: &RowBatch, stop: &CancellationToken) -
     Ok(())
 }
 
-/// A progress bar over bytes or rows, if a person watches. What is text is read from its start, rows from `from` on.
+/// A progress bar over bytes, or over the rows from `from` on, if a person watches.
 fn progress(input: &Input, from: u64) -> ProgressBar {
     let Some(length) = input.length.filter(|_| std::io::stderr().is_terminal()) else { return ProgressBar::hidden() };
-    let (length, start, rate) = match length {
-        Length::Bytes(bytes) => (bytes, 0, "{bytes_per_sec}"),
-        Length::Rows(rows) => (rows, from.saturating_sub(1), "{per_sec}"),
+    let (length, rate) = match length {
+        Length::Bytes(bytes) => (bytes, "{bytes_per_sec}"),
+        Length::Rows(rows) => (rows.saturating_sub(from.saturating_sub(1)), "{rows_per_sec}"),
     };
     let template = format!("{{msg}} {{bar:40}} {{percent}}% {rate}, {{eta}} left");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(length).with_style(style).with_message("reading").with_position(start);
-    bar.reset_eta();
-    bar
+    let style = style.with_key("rows_per_sec", |state: &ProgressState, to: &mut dyn fmt::Write| {
+        // A bar that cannot be written is seen by nobody.
+        let _ = write!(to, "{:.0} rows/s", state.per_sec());
+    });
+    ProgressBar::new(length).with_style(style).with_message("reading")
 }

@@ -91,6 +91,9 @@ impl Display for Report {
         for (state, n) in self.states.iter().flatten() {
             writeln!(f, "{state:<14} {n:>9}")?;
         }
+        if self.batch.is_none() {
+            writeln!(f, "Which of them repeat an earlier row is known when they are stored.")?;
+        }
         if !self.finished {
             writeln!(f, "Stopped before {} {}: the same command goes on there.", self.place, self.next_line)?;
         }

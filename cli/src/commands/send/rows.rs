@@ -156,8 +156,8 @@ fn take_record(
     let Some(columns) = columns else {
         let Some(header) = record.raw else { anyhow::bail!("the header is longer than {RECORD_BYTES_MAX} bytes") };
         let found = Columns::of_header(header, delimiter, mapping)?;
-        if let Some(missing) = needed.iter().find(|member| !found.has(member)) {
-            return Err(lacks(missing));
+        if let Some(missing) = needed.iter().find(|needed| found.members().all(|member| member != *needed)) {
+            return Err(lacks(missing, found.members()));
         }
         *columns = Some(found);
         return Ok(());

@@ -56,10 +56,12 @@ pub(super) fn members(columns: &[String], mapping: &Mapping) -> anyhow::Result<V
 }
 
 /// No column becomes a member without which the file cannot be meant.
-pub(super) fn lacks(member: &str) -> anyhow::Error {
+pub(super) fn lacks<'a>(member: &str, has: impl Iterator<Item = &'a str>) -> anyhow::Error {
+    let has: Vec<&str> = has.collect();
     anyhow!(
         "the destination's filter needs \"{member}\", and no column is called so: name the one that is meant, for example \
-         --map \"Work Email={member}\""
+         --map \"Work Email={member}\"; what is sent of the file is: {}",
+        has.join(", ")
     )
 }
 
@@ -85,9 +87,9 @@ impl Columns {
         Ok(Self { delimiter, members, nameless: names.iter().map(String::is_empty).collect() })
     }
 
-    /// Whether a column becomes the member.
-    pub(super) fn has(&self, member: &str) -> bool {
-        self.members.iter().flatten().any(|known| known == member)
+    /// What columns become.
+    pub(super) fn members(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().flatten().map(String::as_str)
     }
 
     /// The object of one record: text as it stands; empty cells are left out.

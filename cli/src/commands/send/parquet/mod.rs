@@ -116,7 +116,7 @@ impl Parquet {
     /// Starts the thread, at the row `from`; `needed`: members without which the file cannot be meant.
     pub(super) fn begin(&mut self, from: u64, needed: &[String]) -> anyhow::Result<()> {
         if let Some(missing) = needed.iter().find(|member| !self.members.contains(member)) {
-            return Err(lacks(missing));
+            return Err(lacks(missing, self.members.iter().map(String::as_str)));
         }
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Opened(opened) => {
