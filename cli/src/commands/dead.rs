@@ -52,7 +52,7 @@ struct List {
     /// Lines of one page, at most 1000.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Print JSON: the lines, and as `next` what --before takes for the page behind, null at the end.
+    /// Print JSON. What --before takes for the page behind is on standard error.
     #[arg(long)]
     json: bool,
 }
@@ -88,7 +88,7 @@ impl List {
             before: self.before,
         };
         let page = dead_letters::list(database, &filter, self.limit).await?;
-        let shown = Shown { name: "dead_letters", nothing: "No dead letters.", json: self.json };
+        let shown = Shown { nothing: "No dead letters.", json: self.json };
         paging::print(&page, shown, since::written_position, print_line)?;
         Ok(ExitCode::SUCCESS)
     }

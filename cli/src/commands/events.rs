@@ -59,7 +59,7 @@ struct List {
     /// Lines of one page, at most 1000.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Print JSON: the lines, and as `next` what --before takes for the page behind, null at the end.
+    /// Print JSON. What --before takes for the page behind is on standard error.
     #[arg(long)]
     json: bool,
 }
@@ -121,7 +121,7 @@ impl List {
             before: self.before,
         };
         let page = events::list(database, &filter, self.limit).await?.ok_or_else(|| self.unknown())?;
-        let shown = Shown { name: "events", nothing: "No callbacks.", json: self.json };
+        let shown = Shown { nothing: "No callbacks.", json: self.json };
         paging::print(&page, shown, |(_, id)| id.to_string(), print_line)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -131,7 +131,7 @@ impl List {
         let page = quarantine::list(database, self.source.as_deref(), since, self.before, self.limit)
             .await?
             .ok_or_else(|| self.unknown())?;
-        let shown = Shown { name: "quarantined", nothing: "Nothing is in quarantine.", json: self.json };
+        let shown = Shown { nothing: "Nothing is in quarantine.", json: self.json };
         paging::print(&page, shown, |(_, id)| id.to_string(), print_held)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -2,15 +2,14 @@
 
 use common::db::page::{LOOKED_AT_MAX, Page, Position};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::since;
 use crate::shell::quote;
 
-/// Prints a page: as JSON `{name: […], "next": …}`, else line by line with `nothing` where there is none. `cursor` is
-/// what `--before` takes.
+/// Prints a page: as a JSON array, else line by line with `nothing` where there is none. `cursor` is what `--before` takes.
 ///
 /// Where the page ends before it is full, though more may follow, standard error says so, with the command that goes on.
+/// Beside JSON it also has what lies behind a full page.
 pub(crate) fn print<L: Serialize>(
     page: &Page<L>,
     shown: Shown<'_>,
@@ -19,10 +18,7 @@ pub(crate) fn print<L: Serialize>(
 ) -> anyhow::Result<()> {
     let next = page.next.map(&cursor);
     if shown.json {
-        let mut object = serde_json::Map::new();
-        object.insert(shown.name.to_owned(), serde_json::to_value(&page.lines)?);
-        object.insert("next".to_owned(), json!(next));
-        super::print_json(&Value::Object(object))?;
+        super::print_json(&serde_json::to_value(&page.lines)?)?;
     } else {
         if page.lines.is_empty() && !page.is_cut {
             println!("{}", shown.nothing);
@@ -35,7 +31,8 @@ pub(crate) fn print<L: Serialize>(
             since::shown(moment),
             going_on(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()), next)
         ),
-        (Some(next), _) if !shown.json => println!("\nMore: --before {next}"),
+        (Some(next), _) if shown.json => eprintln!("More: --before {next}"),
+        (Some(next), _) => println!("\nMore: --before {next}"),
         _ => {}
     }
     Ok(())
@@ -44,8 +41,6 @@ pub(crate) fn print<L: Serialize>(
 /// How a page is shown.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown<'a> {
-    /// What the lines are, in JSON.
-    pub(crate) name: &'a str,
     /// What is said where there are none.
     pub(crate) nothing: &'a str,
     pub(crate) json: bool,

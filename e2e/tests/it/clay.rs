@@ -71,7 +71,7 @@ async fn a_refused_token_pauses_through_a_restart_until_the_destination_is_resum
     let behind = sender.send(lead(3)).await;
     wait_for("the lead behind it to wait", LIMIT, || async {
         let events = site.json(&["events", "list", "--json"]).await;
-        let event = events["events"].as_array().unwrap().iter().find(|event| event["id"] == behind.id()).cloned();
+        let event = events.as_array().unwrap().iter().find(|event| event["id"] == behind.id()).cloned();
         let event = event.unwrap_or_default();
         if event["deliveries"] == json!(["leads: pending"]) { Ok(()) } else { Err(event) }
     })
@@ -199,7 +199,7 @@ async fn rows_that_a_rule_makes_of_a_form_are_tidied_as_those_that_are_handed_in
         assert_eq!(answer.status(), 200);
         // One after the other: which of two rows is the repeat is then no chance.
         wait_for("the lead to be routed", LIMIT, || async {
-            let latest = site.json(&["events", "list", "--json"]).await["events"][0].take();
+            let latest = site.json(&["events", "list", "--json"]).await[0].take();
             let deliveries = latest["deliveries"].as_array().map(Vec::as_slice).unwrap_or_default();
             let ended = deliveries.iter().filter(|one| !one.as_str().unwrap().ends_with("pending")).count();
             if ended == 2 { Ok(()) } else { Err(latest) }

@@ -111,7 +111,7 @@ async fn a_row_counts_once_however_often_it_was_sent_and_came_back() {
     call_back(&up, json!({"claygate_id": late, "email": "person-0@example.com", "title": "CTO"})).await;
     wait_for("the last callback to be routed", LIMIT, || async {
         let events = site.json(&["events", "list", "--json"]).await;
-        let open = events["events"].as_array().unwrap().iter().find(|event| event["state"] == "received").cloned();
+        let open = events.as_array().unwrap().iter().find(|event| event["state"] == "received").cloned();
         open.map_or(Ok(()), Err)
     })
     .await;

@@ -22,8 +22,7 @@ async fn wait_for_delivery(site: &Site, id: &str, state: &str) {
     let expected = json!([format!("out: {state}")]);
     wait_for(&format!("the delivery to be {state}"), LIMIT, || async {
         let events = site.json(&["events", "list", "--json"]).await;
-        let event =
-            events["events"].as_array().unwrap().iter().find(|event| event["id"] == id).cloned().unwrap_or_default();
+        let event = events.as_array().unwrap().iter().find(|event| event["id"] == id).cloned().unwrap_or_default();
         if event["deliveries"] == expected { Ok(()) } else { Err(event) }
     })
     .await;
@@ -59,7 +58,7 @@ async fn a_lead_arrives_once_and_the_commands_tell_its_story() {
     }
     let raw = site.run(&["events", "show", &first.id(), "--raw"]).await;
     assert_eq!(String::from_utf8_lossy(&raw.stdout), lead);
-    assert_eq!(site.json(&["dead", "list", "--json"]).await, json!({"dead_letters": [], "next": null}));
+    assert_eq!(site.json(&["dead", "list", "--json"]).await, json!([]));
     assert!(up.terminate().success());
 }
 

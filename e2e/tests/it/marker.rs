@@ -57,7 +57,7 @@ fn lead(title: &str) -> String {
 async fn wait_for_outcomes(site: &Site, expected: &[(String, &str, &str)]) {
     wait_for("every lead to end", LIMIT, || async {
         let events = site.json(&["events", "list", "--json"]).await;
-        let of = |id: &str| events["events"].as_array().unwrap().iter().find(|event| event["id"] == id).cloned();
+        let of = |id: &str| events.as_array().unwrap().iter().find(|event| event["id"] == id).cloned();
         let missing: Vec<Value> = expected
             .iter()
             .filter_map(|(id, state, delivery)| {
@@ -110,7 +110,7 @@ async fn no_way_of_a_lead_tells_who_it_is_or_any_secret() {
     let paused = site.json(&["destinations", "list", "--json"]).await;
     let of = |name: &str| paused.as_array().unwrap().iter().find(|line| line["destination"] == name).cloned().unwrap();
     assert_eq!(of("unauthorized")["state"], "paused");
-    assert_eq!(site.json(&["dead", "list", "--json"]).await["dead_letters"].as_array().unwrap().len(), 4);
+    assert_eq!(site.json(&["dead", "list", "--json"]).await.as_array().unwrap().len(), 4);
 
     let told = [
         ("/metrics", up.admin("/metrics").await),

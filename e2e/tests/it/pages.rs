@@ -33,12 +33,11 @@ async fn a_page_that_looked_far_enough_says_how_to_go_on() {
     let (shown, told) = (String::from_utf8(second.stdout).unwrap(), String::from_utf8(second.stderr).unwrap());
     assert!(shown.starts_with(&id.to_string()) && told.is_empty(), "{shown}{told}");
 
-    let mut arguments = vec!["events", "list", "--state", "skipped", "--json"];
-    let page = site.json(&arguments).await;
-    assert_eq!(page["events"], Value::Array(Vec::new()));
-    arguments.extend(["--before", page["next"].as_str().unwrap()]);
-    let page = site.json(&arguments).await;
-    assert_eq!((&page["events"][0]["id"], &page["next"]), (&Value::from(id.to_string()), &Value::Null));
+    let cut = site.run(&["events", "list", "--state", "skipped", "--json"]).await;
+    assert_eq!(serde_json::from_slice::<Value>(&cut.stdout).unwrap(), Value::Array(Vec::new()));
+    let told = String::from_utf8(cut.stderr).unwrap();
+    let words: Vec<&str> = told.lines().last().unwrap().split_whitespace().skip(1).collect();
+    assert_eq!(site.json(&words).await[0]["id"], Value::from(id.to_string()));
 
     let unknown = uuid::Uuid::nil().to_string();
     let refused = site.run(&["events", "list", "--before", &unknown]).await;

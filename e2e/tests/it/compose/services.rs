@@ -196,9 +196,8 @@ async fn nothing_prepared_and_a_lead_arrives() {
         let output = worker.run(&["claygate", "events", "list", "--json"]).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let events: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let is_delivered = |id: &String| {
-            events["events"].as_array().unwrap().iter().any(|e| e["id"] == **id && e["deliveries"] == delivered)
-        };
+        let is_delivered =
+            |id: &String| events.as_array().unwrap().iter().any(|e| e["id"] == **id && e["deliveries"] == delivered);
         if ids.iter().all(is_delivered) { Ok(()) } else { Err(events) }
     })
     .await;
