@@ -21,22 +21,27 @@ impl Spacing {
         Self { every, next: Mutex::new(None) }
     }
 
-    /// Waits for the next turn: not at all when the last one was long enough ago.
+    /// Waits for the next turn: not at all when the last one was long enough ago. Who waits together takes turns in any order.
     ///
     /// # Cancel safety
-    /// A turn that nobody waits for any more is lost; the one after it is not sooner for that.
+    /// A turn is taken at its time and not before: who stops waiting costs the others nothing.
     pub async fn turn(&self) {
-        let now = Instant::now();
-        let at = {
-            // An instant is whole wherever a panic could happen.
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = next.map_or(now, |next| next.max(now));
-            *next = Some(at + self.every);
-            at
-        };
-        if at > now {
+        while let Some(at) = self.take_or_wait_until() {
             sleep_until(at).await;
         }
+    }
+
+    fn take_or_wait_until(&self) -> Option<Instant> {
+        let now = Instant::now();
+        // An instant is whole wherever a panic could happen.
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = *next
+            && at > now
+        {
+            return Some(at);
+        }
+        *next = Some(now + self.every);
+        None
     }
 }
 
@@ -56,9 +61,21 @@ mod tests {
             start.elapsed()
         });
         let taken = futures_util::future::join_all(turns).await;
-        assert!((0..4).zip(&taken).all(|(n, taken)| *taken >= n * EVERY), "{taken:?}");
+        let last = taken.iter().max();
+        assert!(last.is_some_and(|last| *last >= 3 * EVERY), "{taken:?}");
         tokio::time::sleep(EVERY).await;
         assert_eq!(spacing.turn().now_or_never(), Some(()));
         assert_eq!(spacing.turn().now_or_never(), None);
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_keeps_nobody_waiting() {
+        let spacing = Spacing::new(EVERY);
+        spacing.turn().await;
+        for _ in 0..1000 {
+            let _ = spacing.turn().now_or_never();
+        }
+        tokio::time::sleep(EVERY).await;
+        assert_eq!(spacing.turn().now_or_never(), Some(()));
     }
 }
