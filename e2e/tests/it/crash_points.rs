@@ -16,8 +16,11 @@ use crate::sender::Sender;
 use crate::services::{Role, Services, all_to};
 
 const LEADS: usize = 40;
-/// Not the first passage: something is finished already, and something under way.
+/// Not the first passage: something is finished already, and something under way. What passes may carry many leads at
+/// once, so that no number of leads is sure to pass as often: they keep coming until the process has died.
 const PASSAGES: u32 = 3;
+/// Nine installations run at once.
+const EVERY: Duration = Duration::from_millis(100);
 
 /// An installation whose leases are short.
 struct Rig {
@@ -42,9 +45,8 @@ impl Rig {
 
     /// Whatever was answered arrived, and nothing more often than `again` times more.
     async fn assert_nothing_lost(&self, answered: &[String], again: usize) {
-        assert_eq!(answered.len(), LEADS);
         books::assert_all_delivered(&self.services.database.database(), answered).await;
-        books::assert_sent(&self.receiver, LEADS, again);
+        books::assert_sent(&self.receiver, answered.len(), again);
         self.services.assert_logs_bounded();
     }
 }
@@ -55,11 +57,11 @@ async fn an_intake_dies(point: Point, broker: Option<&TestBroker>) {
     let doomed = rig.services.spawn_doomed(Role::Ingest, "ingest", point, PASSAGES).wait_until_ready().await;
     let worker = rig.services.worker("worker").await;
     let sender = rig.services.sender([&doomed]);
-    let load = sender.spawn_load(LEADS);
+    let stream = sender.spawn_stream_every(EVERY);
     doomed.wait_for_crash().await;
     let successor = rig.services.ingest("ingest").await;
     sender.follow([successor.port()]);
-    rig.assert_nothing_lost(&load.await.unwrap(), 0).await;
+    rig.assert_nothing_lost(&stream.stop().await, 0).await;
     successor.terminate().await;
     worker.terminate().await;
 }
@@ -69,10 +71,10 @@ async fn a_worker_dies(point: Point, broker: Option<&TestBroker>, again: usize) 
     let rig = Rig::over(TestDatabase::create().await, broker).await;
     let intake = rig.services.ingest("ingest").await;
     let doomed = rig.services.spawn_doomed(Role::Worker, "worker-1", point, PASSAGES).wait_until_ready().await;
-    let load = rig.services.sender([&intake]).spawn_load(LEADS);
+    let stream = rig.services.sender([&intake]).spawn_stream_every(EVERY);
     doomed.wait_for_crash().await;
     let successor = rig.services.worker("worker-2").await;
-    rig.assert_nothing_lost(&load.await.unwrap(), again).await;
+    rig.assert_nothing_lost(&stream.stop().await, again).await;
     successor.terminate().await;
     intake.terminate().await;
 }
@@ -114,10 +116,10 @@ impl Spooling {
     }
 
     /// Starts a successor and a worker, and waits until everything has come.
-    async fn finish(&self, sender: &Sender, load: tokio::task::JoinHandle<Vec<String>>) {
+    async fn finish(&self, sender: &Sender, answered: impl Future<Output = Vec<String>>) {
         let successor = self.rig.services.ingest("ingest").await;
         sender.follow([successor.port()]);
-        let answered = load.await.unwrap();
+        let answered = answered.await;
         self.proxy.heal().await;
         let worker = self.rig.services.worker("worker").await;
         self.rig.assert_nothing_lost(&answered, 0).await;
@@ -132,9 +134,9 @@ async fn an_intake_dies_after_spooling() {
     let doomed = services.spawn_doomed(Role::Ingest, "ingest", Point::AfterSpool, PASSAGES).wait_until_ready().await;
     spooling.take_postgres_away().await;
     let sender = services.sender([&doomed]);
-    let load = sender.spawn_load(LEADS);
+    let stream = sender.spawn_stream_every(EVERY);
     doomed.wait_for_crash().await;
-    spooling.finish(&sender, load).await;
+    spooling.finish(&sender, stream.stop()).await;
 }
 
 async fn an_intake_dies_while_it_drains() {
@@ -147,7 +149,7 @@ async fn an_intake_dies_while_it_drains() {
     sender.wait_for_answers(LEADS).await;
     spooling.proxy.heal().await;
     doomed.wait_for_crash().await;
-    spooling.finish(&sender, load).await;
+    spooling.finish(&sender, async { load.await.unwrap() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
