@@ -63,6 +63,13 @@ pub enum Work {
     Claygate(Claygate),
 }
 
+/// By then most pages of ten million keys have been logged whole, as each is once after every checkpoint.
+const PAGES_LOGGED_AFTER: Duration = Duration::from_secs(15);
+const STORED_MIN: Duration = Duration::from_secs(10);
+/// So few callbacks a second that the slowest hundredth of two seconds is a handful.
+const FEW: f64 = 200.0;
+const FEW_MIN: Duration = Duration::from_secs(8);
+
 /// claygate in one of its forms, under one load.
 #[derive(Clone, Debug)]
 pub struct Claygate {
@@ -219,12 +226,29 @@ impl Scenario {
     /// When something does not start, an answer is missing, or the books do not balance.
     pub async fn run(&self, rig: &Rig, timing: Timing) -> anyhow::Result<Measurement> {
         let folder = rig.run_folder(&self.name)?;
+        let timing = self.long_enough(timing);
         match &self.work {
             Work::HttpLimit => alone::http(&folder, timing).await,
             Work::PostgresAlone { clients, rows } => alone::postgres(rig, &folder, timing, *clients, *rows).await,
             Work::BrokerAlone { window } => alone::broker(rig, &folder, timing, *window).await,
             Work::Express { store, pace } => express::run(rig, &folder, timing, *store, *pace).await,
             Work::Claygate(claygate) => gateway::run(rig, &folder, timing, claygate).await,
+        }
+    }
+
+    /// The timing, made longer where short runs tell of something else than of what the row is about.
+    fn long_enough(&self, timing: Timing) -> Timing {
+        let Work::Claygate(claygate) = &self.work else { return timing };
+        if let Some(Trouble::Stored(_)) = claygate.trouble {
+            // A database is measured as it is most of the time, not in the first seconds after a checkpoint.
+            let (warm_up, measured) = (timing.warm_up.max(PAGES_LOGGED_AFTER), timing.measured.max(STORED_MIN));
+            return Timing { warm_up, measured, ..timing };
+        }
+        match claygate.pace {
+            Pace::Open { per_second, .. } if per_second <= FEW => {
+                Timing { measured: timing.measured.max(FEW_MIN), ..timing }
+            }
+            _ => timing,
         }
     }
 }

@@ -54,6 +54,19 @@ fn start_stop_and_start_again_keep_cluster_password_and_port() {
 }
 
 #[test]
+fn a_durable_server_flushes_before_it_answers_and_logs_whole_pages() {
+    let (_folder, Settings { home, .. }) = folder();
+    let cluster = Cluster::start(&Settings { max_connections: 20, ..Settings::durable(home, None) }).unwrap();
+    assert!(accepts(&cluster));
+    let command_line = std::fs::read_to_string(format!("/proc/{}/cmdline", cluster.pid())).unwrap();
+    let has = |setting: &str| command_line.split('\0').any(|argument| argument == setting);
+    assert!(has("fsync=on") && has("synchronous_commit=on") && has("full_page_writes=on"), "{command_line}");
+    let help = Command::new(cluster.installation().bin.join("pg_config")).arg("--configure").output().unwrap();
+    let has_lz4 = String::from_utf8_lossy(&help.stdout).contains("--with-lz4");
+    assert!(has(if has_lz4 { "wal_compression=lz4" } else { "wal_compression=on" }), "{command_line}");
+}
+
+#[test]
 fn a_taken_port_is_named_when_asked_for_and_avoided_when_not() {
     let (_folder, settings) = folder();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
