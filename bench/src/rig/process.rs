@@ -37,6 +37,8 @@ impl Process {
             .open(&log)
             .with_context(|| format!("opening {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        // Its last words are to say what was wrong, not where.
+        command.env("RUST_BACKTRACE", "0");
         Self::spawn(name, command, log)
     }
 
