@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::child::Keeper;
 use crate::home::Home;
 use crate::locate::{Installation, locate_all};
-use crate::{Error, initdb, io, leftover, log};
+use crate::{Error, initdb, io, leftover, log, memory};
 
 const POLL_EVERY: Duration = Duration::from_millis(10);
 const FAST_LIMIT: Duration = Duration::from_secs(30);
@@ -282,6 +282,7 @@ fn server_settings(settings: &Settings, port: u16) -> Vec<(&'static str, String)
     if settings.durable {
         // After a checkpoint each page is logged whole once, so that few checkpoints make busy hours cheaper (ADR 26).
         list.push(("max_wal_size", "4GB".to_owned()));
+        list.push(("shared_buffers", format!("{}MB", memory::shared_buffers_mib(memory::total()))));
     } else {
         list.push(("autovacuum_naptime", "5min".to_owned()));
         list.push(("max_wal_size", "4GB".to_owned()));

@@ -30,6 +30,7 @@ mod leftover;
 mod locate;
 mod lock;
 mod log;
+mod memory;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 mod user;

@@ -120,6 +120,8 @@ impl Counted {
     }
 }
 
+// The conflict names one constraint: looking into the id's index, too, before each row is written would find the same
+// rows again, since an id has one key.
 const STORE: &str = "
     WITH input AS (
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[], $5::int[], $6::bytea[], $7::uuid[],
@@ -131,7 +133,7 @@ const STORE: &str = "
         SELECT id, source, key, key_kind, revision, digest, LEAST(COALESCE(received_at, now()), now()),
                received_at IS NOT NULL, row_id, CASE WHEN skip IS NULL THEN 'received' ELSE 'skipped' END, skip
         FROM input
-        ON CONFLICT DO NOTHING
+        ON CONFLICT ON CONSTRAINT callbacks_key DO NOTHING
         RETURNING id, source, received_at, state
     ), bodies AS (
         INSERT INTO claygate.callback_bodies (callback_id, received_at, body, headers)
@@ -210,12 +212,13 @@ impl IntakeConnection {
     }
 
     /// Writes `candidates`: callbacks, bodies, counts and outbox entries, in one transaction. Those whose key and
-    /// revision (or id) are taken are left out of the answer, and nothing is written for them.
+    /// revision are taken are left out of the answer, and nothing is written for them.
     ///
     /// `candidates` must be sorted by source and key.
     ///
     /// # Errors
-    /// [`DbError`]; nothing is written then, except that after [`DbError::Unavailable`] it is not known.
+    /// [`DbError::Collision`] also where an id is taken under another key or revision. Nothing is written then, except
+    /// that after [`DbError::Unavailable`] it is not known.
     pub async fn store(&mut self, books: &Books, candidates: &[Candidate<'_>]) -> Result<Vec<Stored>, DbError> {
         let columns = Columns::of(candidates);
         let stored = sqlx::query_as(STORE)
@@ -234,8 +237,8 @@ impl IntakeConnection {
             .bind(books.writer)
             .bind(QueueName::callbacks().as_str())
             .fetch_all(&mut self.connection)
-            .await?;
-        Ok(stored)
+            .await;
+        stored.map_err(|error| collided(error.into()))
     }
 
     /// Reads the newest revision of each callback's key, in the order given.
@@ -311,6 +314,15 @@ impl IntakeConnection {
         if let Err(error) = self.connection.close().await {
             tracing::debug!(error = %error, "a connection was gone before it could be closed");
         }
+    }
+}
+
+/// The same callback is being written by another connection, whose row was seen after the look for its key: the next
+/// try finds the key.
+fn collided(error: DbError) -> DbError {
+    match error {
+        DbError::Refused { constraint: Some(name), source } if name == "callbacks_pkey" => DbError::Collision(source),
+        other => other,
     }
 }
 

@@ -12,7 +12,7 @@ use common::db::quarantine::{Problem, Unusable};
 use common::db::replay::{self, ReplayError};
 use common::db::routing::{self, Decided, NewDelivery};
 use common::db::sweep::{self, SweepLimits};
-use common::db::{Database, quarantine, rule_sets};
+use common::db::{Database, DbError, quarantine, rule_sets};
 use common::idempotency::{IdempotencyKey, KeyKind};
 use common::ids::{CallbackId, DeliveryId};
 use common::states::{CallbackState, Reason};
@@ -338,6 +338,11 @@ impl World {
         let late = Incoming { id: CallbackId::new(), ..incoming.clone() };
         let late = Candidate { incoming: &late, revision, skip };
         assert_eq!(self.intake.store(&self.books, &[late]).await.unwrap(), []);
+        // An id that is taken is never written twice, whatever its key.
+        let key = IdempotencyKey { hash: [u8::MAX; 32], ..incoming.key };
+        let other = Candidate { incoming: &Incoming { key, ..incoming.clone() }, revision: 0, skip: None };
+        let refused = self.intake.store(&self.books, &[other]).await.err();
+        assert!(matches!(refused, Some(DbError::Collision(_))), "{refused:?}");
         let state = if skip.is_some() { CallbackState::Skipped } else { CallbackState::Received };
         let reason = skip.map(|reason| reason.as_str().to_owned());
         let standing = Standing { state, reason, routing: 0, claims: 0 };
