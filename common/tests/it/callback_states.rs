@@ -339,8 +339,8 @@ impl World {
         let late = Candidate { incoming: &late, revision, skip };
         assert_eq!(self.intake.store(&self.books, &[late]).await.unwrap(), []);
         // An id that is taken is never written twice, whatever its key.
-        let key = IdempotencyKey { hash: [u8::MAX; 32], ..incoming.key };
-        let other = Candidate { incoming: &Incoming { key, ..incoming.clone() }, revision: 0, skip: None };
+        let other = Incoming { key: IdempotencyKey { hash: [u8::MAX; 32], ..incoming.key }, ..incoming.clone() };
+        let other = Candidate { incoming: &other, revision: 0, skip: None };
         let refused = self.intake.store(&self.books, &[other]).await.err();
         assert!(matches!(refused, Some(DbError::Collision(_))), "{refused:?}");
         let state = if skip.is_some() { CallbackState::Skipped } else { CallbackState::Received };
