@@ -52,11 +52,13 @@ pub async fn published(
         return Ok(());
     }
     // First the note: what has neither an entry nor a fresh note would be taken for lost.
+    // A delivery with a next attempt is a pending one. Said by its state, the index of what is pending could serve, too,
+    // and be read from end to end.
     let stamp = if queue.destination().is_some() {
         Some(
             "UPDATE claygate.deliveries AS d SET enqueued_at = now() FROM (
              SELECT id FROM claygate.deliveries
-             WHERE id = ANY($1) AND state = 'pending'
+             WHERE id = ANY($1) AND next_attempt_at IS NOT NULL
                  AND GREATEST(next_attempt_at, enqueued_at) < now() - $2::interval
              ORDER BY id FOR UPDATE SKIP LOCKED
          ) AS stale WHERE d.id = stale.id",
