@@ -65,8 +65,8 @@ pub enum Work {
 
 /// A copied database is read from its files at first.
 const STORED_WARM_UP: Duration = Duration::from_secs(15);
-/// As long as the time between two checkpoints, about. After each checkpoint every page is logged whole once, so a short
-/// run would tell where between two of them it fell.
+/// Longer than the time between two checkpoints, a minute or so under this load. After each checkpoint every page is logged
+/// whole once, so a short run would tell where between two of them it fell.
 const STORED_MIN: Duration = Duration::from_secs(100);
 /// So few callbacks a second that the slowest hundredth of two seconds is a handful.
 const FEW: f64 = 200.0;
