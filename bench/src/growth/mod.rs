@@ -40,8 +40,9 @@ pub struct Growth {
     /// How often each site has its turn
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Seconds of load on the intake in each turn, after a warm-up of a third of it
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    /// Seconds of load on the intake in each turn, after a warm-up of a third of it; shorter than the time between two
+    /// checkpoints of Postgres it tells where between them it fell
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// Print everything that was measured, round by round, as JSON
     #[arg(long)]
