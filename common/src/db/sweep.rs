@@ -113,6 +113,9 @@ pub async fn callbacks(
 /// Looks for lost deliveries of one destination from `from` on. Not to be called for a paused or disabled one: its
 /// deliveries wait, they are not lost.
 ///
+/// What was found is changed by its key: a delivery with a next attempt is a pending one, and said by its state, the index of
+/// what is pending would be read from end to end.
+///
 /// # Errors
 /// [`DbError`]; nothing was done.
 pub async fn deliveries(
@@ -145,7 +148,7 @@ pub async fn deliveries(
              ORDER BY next_attempt_at, id LIMIT $6
          ), noted AS (
              UPDATE claygate.deliveries AS d SET sweeps = d.sweeps + 1, enqueued_at = now()
-             FROM lost WHERE d.id = lost.id AND d.state = 'pending'
+             FROM lost WHERE d.id = lost.id AND d.next_attempt_at IS NOT NULL
          ), requeued AS (
              INSERT INTO claygate.outbox (queue, refs) SELECT $8, array_agg(id ORDER BY n) FROM lost GROUP BY n / $7
          )

@@ -1,9 +1,11 @@
-//! Publishing, leasing and recording while tables grow that were never analysed: by key, however many deliveries wait.
+//! Publishing, leasing, recording, sweeping and rescuing while tables grow that were never analysed: by key, however many deliveries
+//! wait.
 
 use std::time::Duration;
 
 use common::db::attempts::{Attempt, AttemptWriter};
-use common::db::{Database, deliveries, outbox};
+use common::db::sweep::{self, SweepLimits};
+use common::db::{Database, deliveries, outbox, rescue};
 use common::ids::DeliveryId;
 use common::queue::QueueName;
 use sqlx::PgPool;
@@ -49,11 +51,11 @@ async fn deliver(database: &Database, writer: &mut AttemptWriter, ids: &[Deliver
     assert!(recorded.len() == ids.len() && recorded.iter().all(|one| one.owned));
 }
 
-/// Of the deliveries so far: (rows read, rows updated).
+/// Of callbacks and deliveries so far: (rows read, rows updated).
 async fn work(pool: &PgPool) -> (i64, i64) {
     sqlx::query_as(
-        "SELECT seq_tup_read + idx_tup_fetch, n_tup_upd FROM pg_stat_user_tables
-         WHERE relid = 'claygate.deliveries'::regclass",
+        "SELECT sum(seq_tup_read + idx_tup_fetch)::int8, sum(n_tup_upd)::int8 FROM pg_stat_user_tables
+         WHERE relid IN ('claygate.callbacks'::regclass, 'claygate.deliveries'::regclass)",
     )
     .fetch_one(pool)
     .await
@@ -86,4 +88,37 @@ async fn a_delivery_costs_the_same_however_many_wait() {
     let after = wait_for_updates(test.pool(), 2 * (ROUNDS + delivered) + 2 * ROUNDS).await;
     let read = usize::try_from(after - before).unwrap();
     assert!(read <= 10 * delivered, "{read} rows were read for {delivered} deliveries");
+}
+
+/// Gives back what was leased by somebody who is gone. Answers how many that were.
+async fn left(database: &Database) -> usize {
+    rescue::give_back(database, WAITING, 5).await.unwrap().requeued.len()
+}
+
+#[tokio::test]
+async fn finding_what_is_lost_or_left_costs_the_same_however_many_wait() {
+    let test = TestDatabase::create().await;
+    let database = test.database();
+    let young = SweepLimits { horizon: Duration::ZERO, ..SweepLimits::default() };
+    for _ in 0..ROUNDS {
+        insert(test.pool(), 1).await;
+        assert_eq!(sweep::callbacks(&database, young, None).await.unwrap().requeued, 1);
+        assert_eq!(sweep::deliveries(&database, young, "crm", None).await.unwrap().requeued, 1);
+        assert_eq!(left(&database).await, 0);
+    }
+    insert(test.pool(), WAITING).await;
+    let before = wait_for_updates(test.pool(), 2 * ROUNDS).await;
+    let limits = SweepLimits { read_max: i64::try_from(AT_ONCE).unwrap(), ..young };
+    let (mut from_callback, mut from_delivery, mut found) = (None, None, 0);
+    for _ in 0..ROUNDS {
+        let callbacks = sweep::callbacks(&database, limits, from_callback).await.unwrap();
+        let deliveries = sweep::deliveries(&database, limits, "crm", from_delivery).await.unwrap();
+        found += callbacks.requeued + deliveries.requeued;
+        (from_callback, from_delivery) = (callbacks.next, deliveries.next);
+        assert_eq!(left(&database).await, 0);
+    }
+    let after = wait_for_updates(test.pool(), 2 * ROUNDS + found).await;
+    assert!(found > AT_ONCE * ROUNDS, "{found} were found");
+    let read = usize::try_from(after - before).unwrap();
+    assert!(read <= 10 * found, "{read} rows were read to find {found} that were lost");
 }
