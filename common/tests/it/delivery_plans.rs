@@ -1,13 +1,16 @@
-//! Publishing, leasing, recording, sweeping and rescuing while tables grow that were never analysed: by key, however many deliveries
+//! Routing, publishing, leasing, recording, sweeping and rescuing while tables grow that were never analysed: by key, however many deliveries
 //! wait.
 
 use std::time::Duration;
 
 use common::db::attempts::{Attempt, AttemptWriter};
+use common::db::routing::{self, Decided, NewDelivery};
 use common::db::sweep::{self, SweepLimits};
 use common::db::{Database, deliveries, outbox, rescue};
-use common::ids::DeliveryId;
+use common::ids::{CallbackId, DeliveryId};
+use common::person::Person;
 use common::queue::QueueName;
+use common::states::{CallbackState, Reason};
 use sqlx::PgPool;
 use testkit::attempts::delivered;
 use testkit::postgres::TestDatabase;
@@ -20,21 +23,61 @@ const AT_ONCE: usize = 8;
 /// More than enough for a plan to be made and kept.
 const ROUNDS: usize = 12;
 
-async fn insert(pool: &PgPool, n: i64) -> Vec<DeliveryId> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "WITH callback AS (
-             INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at)
-             SELECT gen_random_uuid(), 'clay', sha256(gen_random_uuid()::text::bytea), 'header', sha256('x'), now()
-             FROM generate_series(1, $1) RETURNING id
-         )
-         INSERT INTO claygate.deliveries (id, callback_id, destination, next_attempt_at)
-         SELECT gen_random_uuid(), id, 'crm', now() FROM callback RETURNING id",
+/// Callbacks that wait for their routing.
+async fn receive(pool: &PgPool, n: i64) -> Vec<CallbackId> {
+    sqlx::query_scalar(
+        "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at)
+         SELECT gen_random_uuid(), 'clay', sha256(gen_random_uuid()::text::bytea), 'header', sha256('x'), now()
+         FROM generate_series(1, $1) RETURNING id",
     )
     .bind(n)
     .fetch_all(pool)
     .await
-    .unwrap();
-    ids.into_iter().map(DeliveryId).collect()
+    .unwrap()
+}
+
+/// Deliveries that wait, each of a callback of its own.
+async fn insert(pool: &PgPool, n: i64) -> Vec<DeliveryId> {
+    sqlx::query_scalar(
+        "INSERT INTO claygate.deliveries (id, callback_id, destination, next_attempt_at)
+         SELECT gen_random_uuid(), id, 'crm', now() FROM unnest($1::uuid[]) AS callbacks (id) RETURNING id",
+    )
+    .bind(receive(pool, n).await)
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+/// Routes callbacks, each to one destination and to a person of its own.
+async fn route(database: &Database, ids: &[CallbackId]) {
+    let deliver = |id: CallbackId| NewDelivery {
+        id: DeliveryId::new(),
+        destination: "crm".to_owned(),
+        rule: None,
+        person: Some(Person([id.0.into_bytes(), id.0.into_bytes()].concat().try_into().unwrap())),
+        skip: None,
+        once_per: Some(LIMIT),
+        blocked_as: Reason::CoolDown,
+        lease: None,
+    };
+    let decided: Vec<Decided> = routing::load(database, ids)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|callback| Decided {
+            id: callback.id,
+            routing: callback.routing,
+            received_at: callback.received_at,
+            row_id: None,
+            state: CallbackState::Routed,
+            reason: None,
+            lead: None,
+            trace: "[]".to_owned(),
+            deliveries: vec![deliver(callback.id)],
+        })
+        .collect();
+    let routed = routing::commit(database, "rules", &decided).await.unwrap();
+    assert_eq!((routed.callbacks.len(), routed.deliveries.len()), (ids.len(), ids.len()));
 }
 
 /// Says that some deliveries were published, and comes again for the first; leases them and records that they were
@@ -51,11 +94,11 @@ async fn deliver(database: &Database, writer: &mut AttemptWriter, ids: &[Deliver
     assert!(recorded.len() == ids.len() && recorded.iter().all(|one| one.owned));
 }
 
-/// Of callbacks and deliveries so far: (rows read, rows updated).
+/// Of what grows so far: (rows read, rows updated).
 async fn work(pool: &PgPool) -> (i64, i64) {
     sqlx::query_as(
         "SELECT sum(seq_tup_read + idx_tup_fetch)::int8, sum(n_tup_upd)::int8 FROM pg_stat_user_tables
-         WHERE relid IN ('claygate.callbacks'::regclass, 'claygate.deliveries'::regclass)",
+         WHERE schemaname = 'claygate' AND relname IN ('callbacks', 'deliveries', 'cooldowns', 'leads', 'decisions')",
     )
     .fetch_one(pool)
     .await
@@ -69,6 +112,24 @@ async fn wait_for_updates(pool: &PgPool, n: usize) -> i64 {
         if updated >= n { Ok(read) } else { Err((read, updated)) }
     })
     .await
+}
+
+#[tokio::test]
+async fn a_routing_costs_the_same_however_many_wait() {
+    let test = TestDatabase::create().await;
+    let database = test.database();
+    for _ in 0..ROUNDS {
+        route(&database, &receive(test.pool(), 1).await).await;
+    }
+    let waiting = receive(test.pool(), WAITING).await;
+    let before = wait_for_updates(test.pool(), ROUNDS).await;
+    for ids in waiting.chunks(AT_ONCE).take(ROUNDS) {
+        route(&database, ids).await;
+    }
+    let routed = ROUNDS * AT_ONCE;
+    let after = wait_for_updates(test.pool(), ROUNDS + routed).await;
+    let read = usize::try_from(after - before).unwrap();
+    assert!(read <= 10 * routed, "{read} rows were read to route {routed} callbacks");
 }
 
 #[tokio::test]
