@@ -1,5 +1,5 @@
-//! Routing, publishing, leasing, recording, sweeping and rescuing while tables grow that were never analysed: by key, however many deliveries
-//! wait.
+//! Routing, publishing, leasing, recording, sweeping and rescuing while tables grow that were never analysed: by key,
+//! however many wait.
 
 use std::time::Duration;
 
