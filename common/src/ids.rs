@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 macro_rules! id {
@@ -56,4 +57,24 @@ id! {
 id! {
     /// A record sent into a Clay workspace; travels as `claygate_id`.
     RowId
+}
+
+/// The smallest id that can be made at `moment`: what bounds a reading of many ids by their time. Whoever made an id used
+/// its own clock, so the database's time decides what belongs to the reading.
+pub fn first_id_of(moment: OffsetDateTime) -> Uuid {
+    let millis = u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+    Uuid::from_u128(u128::from(millis) << 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_id_of_a_moment_comes_before_those_made_then_and_after_those_made_before() {
+        let now = OffsetDateTime::now_utc();
+        let made = Uuid::now_v7();
+        assert!(first_id_of(now - time::Duration::SECOND) < made && made < first_id_of(now + time::Duration::MINUTE));
+        assert_eq!(first_id_of(OffsetDateTime::UNIX_EPOCH - time::Duration::DAY), Uuid::nil());
+    }
 }

@@ -6,7 +6,7 @@
 //! end [`states`]. Rows for Clay are cut out and checked by [`rows`], and held back by a destination's [`filter`].
 //!
 //! Pure modules (`signature`, `canonical`, `idempotency`, `lead`, `score`, `person`, `rules`, `filter`, `retry`, `quota`,
-//! `states`) have no I/O, clock or randomness: what they need of these is an argument ([`rules::RuleThreads`] alone runs
+//! `retention`, `states`) have no I/O, clock or randomness: what they need of these is an argument ([`rules::RuleThreads`] alone runs
 //! threads, with a deadline); `rows` has none but for the ids it gives. sqlx and refinery appear in [`db`] and
 //! [`queue`] alone.
 
@@ -22,6 +22,7 @@ pub mod person;
 pub mod process;
 pub mod queue;
 pub mod quota;
+pub mod retention;
 pub mod retry;
 pub mod rows;
 pub mod rules;

@@ -4,6 +4,7 @@
 pub mod attempts;
 pub mod http;
 pub mod metrics;
+pub mod old_site;
 pub mod own_postgres;
 pub mod postgres;
 pub mod proxy;

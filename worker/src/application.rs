@@ -24,7 +24,7 @@ use crate::released::Releaser;
 use crate::rescue::Rescuer;
 use crate::route::{self, Router};
 use crate::sweep::Sweeper;
-use crate::{duties, telemetry};
+use crate::{duties, retention, telemetry};
 
 /// How long a loop that panicked stays down. Its message comes again and is counted, so a poisonous one ends as dead.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
@@ -178,6 +178,13 @@ impl Application {
         parts.spawn(keep_running("partitions".to_owned(), stop.clone(), move || {
             duties::make_partitions(database.clone(), token.clone())
         }));
+        if !self.config.retention.is_empty() {
+            let (database, policy) = (self.database.clone(), self.config.retention);
+            let (health, token) = (self.health.clone(), stop.clone());
+            parts.spawn(keep_running("retention".to_owned(), stop.clone(), move || {
+                retention::run(database.clone(), policy, health.clone(), token.clone())
+            }));
+        }
     }
 }
 

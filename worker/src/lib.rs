@@ -17,6 +17,7 @@ pub mod lanes;
 mod one_by_one;
 pub mod released;
 pub mod rescue;
+pub mod retention;
 pub mod route;
 pub mod service;
 pub mod sweep;

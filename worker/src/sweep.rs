@@ -24,6 +24,8 @@ use crate::telemetry;
 
 /// How long deliveries of a destination that this process does not know are left to other workers, which may know it.
 const UNKNOWN_GRACE: Duration = Duration::from_secs(600);
+/// Stretches of callbacks that one sweep reads: a million callbacks with the usual limits.
+const STRETCHES_MAX: u32 = 50;
 /// Such deliveries ended in one step.
 const UNKNOWN_MAX: i64 = 256;
 
@@ -62,24 +64,22 @@ impl Sweeper {
                 () = tokio::time::sleep(self.config.worker.sweep_every) => {}
             }
             beat.beat();
-            if let Err(error) = self.sweep_once().await {
+            let swept = tokio::select! {
+                () = shutdown.cancelled() => return,
+                swept = self.sweep_once() => swept,
+            };
+            if let Err(error) = swept {
                 tracing::warn!(error = %chain(&error), "a sweep was cut short");
             }
         }
     }
 
-    /// One step: a bounded stretch of callbacks, and one of each destination's deliveries.
+    /// One step: some bounded stretches of callbacks, and one of each destination's deliveries.
     ///
     /// # Errors
     /// [`DbError`]; what was enqueued before stays so, and the next step goes on.
     pub async fn sweep_once(&mut self) -> Result<SweepReport, DbError> {
-        let swept = sweep::callbacks(&self.database, self.limits, self.callbacks_from).await?;
-        self.callbacks_from = swept.next;
-        let mut report = SweepReport { callbacks: swept.requeued, ..SweepReport::default() };
-        if swept.requeued > 0 {
-            tracing::warn!(callbacks = swept.requeued, "found callbacks that were lost on their way");
-            self.doorbell.ring(&QueueName::callbacks());
-        }
+        let mut report = SweepReport { callbacks: self.sweep_callbacks().await?, ..SweepReport::default() };
         let held = self.held().await?;
         for destination in sweep::pending_destinations(&self.database).await? {
             if held.contains(&destination) {
@@ -92,6 +92,25 @@ impl Sweeper {
             }
         }
         Ok(report)
+    }
+
+    /// Keeps up with what comes in: the mark that it moves says what retention may remove.
+    async fn sweep_callbacks(&mut self) -> Result<usize, DbError> {
+        let mut requeued = 0;
+        for _ in 0..STRETCHES_MAX {
+            let swept = sweep::callbacks(&self.database, self.limits, self.callbacks_from).await?;
+            self.callbacks_from = swept.next;
+            requeued += swept.requeued;
+            if swept.requeued > 0 {
+                tracing::warn!(callbacks = swept.requeued, "found callbacks that were lost on their way");
+                self.doorbell.ring(&QueueName::callbacks());
+            }
+            // What was put back waits for the next sweep, so that a backlog is not put back all at once.
+            if !swept.is_cut || swept.requeued > 0 {
+                break;
+            }
+        }
+        Ok(requeued)
     }
 
     /// The destinations that are not sent to just now.

@@ -17,6 +17,7 @@ mod migrate;
 mod paging;
 mod plan;
 mod quota;
+mod retention;
 mod send;
 mod since;
 mod up;
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Health(health::Health),
     Migrate(migrate::Migrate),
     Quota(quota::Quota),
+    Retention(retention::Retention),
     Send(send::Send),
     Verify(verify::Verify),
 }
@@ -70,6 +72,7 @@ impl Command {
             Self::Health(command) => Box::pin(command.run(globals)).await,
             Self::Migrate(command) => Box::pin(command.run(globals)).await,
             Self::Quota(command) => Box::pin(command.run(globals)).await,
+            Self::Retention(command) => Box::pin(command.run(globals)).await,
             Self::Send(command) => Box::pin(command.run(globals)).await,
             Self::Verify(command) => Box::pin(command.run(globals)).await,
         }

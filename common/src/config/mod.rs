@@ -27,6 +27,7 @@ mod read_lists;
 mod read_secrets;
 mod reference;
 mod relations;
+mod retention;
 mod rules;
 mod schema;
 #[cfg(test)]
@@ -88,6 +89,8 @@ pub struct Config {
     pub destinations: BTreeMap<String, Destination>,
     /// The routing rules, in order.
     pub rules: Vec<RuleConfig>,
+    /// How long what is stored is kept.
+    pub retention: crate::retention::Policy,
     /// Logs.
     pub telemetry: TelemetryConfig,
     /// The data folder (`--data`), absolute.
@@ -150,7 +153,7 @@ static ROOT: Section = Section {
         Key::new("sources", Kind::Named(&sources::SOURCE), Preset::Said(""), ""),
         Key::new("destinations", Kind::Named(&destination_keys::DESTINATION), Preset::Said(""), ""),
         Key::new("rules", Kind::Tables(&rules::RULE), Preset::Said(""), ""),
-        Key::new("retention", Kind::Table(&operations::RETENTION), Preset::Said(""), ""),
+        Key::new("retention", Kind::Table(&retention::RETENTION), Preset::Said(""), ""),
         Key::new("telemetry", Kind::Table(&operations::TELEMETRY), Preset::Said(""), ""),
     ],
 };
@@ -165,7 +168,7 @@ impl Role {
             Self::Up => true,
             Self::Ingest => !matches!(section, "worker" | "destinations" | "rules"),
             Self::Worker => !matches!(section, "ingest" | "spool" | "sources"),
-            Self::Tool => matches!(section, "database" | "telemetry"),
+            Self::Tool => matches!(section, "database" | "telemetry" | "retention"),
             Self::Sender => matches!(section, "database" | "telemetry" | "ingest" | "sources"),
         }
     }
@@ -284,8 +287,6 @@ fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> 
     root.check_keys(None);
     let section = |name: &'static str| root.clone().with_strict(role.uses(name)).table(name);
     let named = |name: &'static str| root.clone().with_strict(role.uses(name)).named(name);
-    // Whatever it holds is not supported yet.
-    section("retention");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let made_token = data.join("secrets").join("admin");
     let database = operations::read_database(&section("database"));
@@ -312,6 +313,7 @@ fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> 
         rules::note_built_in(&rules, context);
         rules
     };
+    let retention = retention::read_retention(&section("retention"));
     let telemetry = operations::read_telemetry(&section("telemetry"));
     Config {
         database,
@@ -323,6 +325,7 @@ fn read_config(role: Role, tree: &Table, data: &Path, context: &Context<'_>) -> 
         sources,
         destinations,
         rules,
+        retention,
         telemetry,
         data: data.to_owned(),
         warnings: Vec::new(),

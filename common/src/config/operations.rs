@@ -284,23 +284,6 @@ pub(super) static TELEMETRY: Section = Section {
     ],
 };
 
-const NO_RETENTION: Kind = Kind::NotYet(
-    "nothing is pruned yet by this version; leave [retention] out (everything is kept until a later version)",
-);
-
-pub(super) static RETENTION: Section = Section {
-    title: "[retention]",
-    doc: "",
-    keys: &[
-        Key::new("bodies", NO_RETENTION, Preset::Said(""), ""),
-        Key::new("attempts", NO_RETENTION, Preset::Said(""), ""),
-        Key::new("leads", NO_RETENTION, Preset::Said(""), ""),
-        Key::new("decisions", NO_RETENTION, Preset::Said(""), ""),
-        Key::new("rows", NO_RETENTION, Preset::Said(""), ""),
-        Key::new("keys", NO_RETENTION, Preset::Said(""), ""),
-    ],
-};
-
 pub(super) fn read_database(reader: &Reader<'_>) -> DatabaseConfig {
     let mut password = reader.secret("password");
     let max_connections = reader.integer("max_connections");

@@ -1,9 +1,11 @@
 //! What has to hold between settings. Each message says what to change.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::read::Context;
-use super::{Config, DestinationKind, Role};
+use super::{Config, DestinationKind, Role, values};
+use crate::retention::What;
 use crate::rules::RuleSet;
 
 pub(super) fn check(config: &Config, role: Role, context: &Context<'_>) {
@@ -12,6 +14,7 @@ pub(super) fn check(config: &Config, role: Role, context: &Context<'_>) {
     check_ingest(config, role, &report);
     check_paths(config, &report);
     super::clay::check_pools(&config.destinations, &report);
+    check_retention(config, &report);
     check_rules(config, role, context, &report);
 }
 
@@ -63,6 +66,36 @@ fn check_paths(config: &Config, report: Report<'_>) {
             report(
                 &format!("sources.{}.path", source.name),
                 format!("\"{}\" is the path of source `{other}` too: give each its own", source.path),
+            );
+        }
+    }
+}
+
+/// Nothing outlives the keys: the callback that it belongs to would be gone.
+fn check_retention(config: &Config, report: Report<'_>) {
+    let Some(keys) = config.retention.keys else { return };
+    let days = |time: Duration| values::format_duration(time);
+    for what in What::ALL {
+        if let Some(own) = config.retention.own(what).filter(|own| *own > keys) {
+            report(
+                &format!("retention.{}", what.as_str()),
+                format!(
+                    "{} is longer than retention.keys ({}), with which everything goes: shorten it or keep keys longer",
+                    days(own),
+                    days(keys)
+                ),
+            );
+        }
+    }
+    for (name, destination) in &config.destinations {
+        if let Some(once_per) = destination.once_per.filter(|once_per| *once_per > keys) {
+            report(
+                &format!("destinations.{name}.once_per"),
+                format!(
+                    "{} is longer than retention.keys ({}), after which nobody knows whom it was sent: keep keys longer",
+                    days(once_per),
+                    days(keys)
+                ),
             );
         }
     }

@@ -46,6 +46,13 @@ rescue_every = "3s"
 [admin]
 listen = "0.0.0.0:8081"
 token = "admin-token-of-the-console"
+[retention]
+bodies = "12w"
+attempts = "13w"
+leads = "365d"
+decisions = "180d"
+rows = "90d"
+keys = "800d"
 [telemetry]
 log = "info,worker=debug"
 [sources.clay]
@@ -364,8 +371,8 @@ fn what_is_shown_is_toml_with_origins() {
         "drain = \"9s\"  # CLAYGATE_WORKER__DRAIN",
         "max_connections = 20  # line 5",
         "url = \"postgres://me@db.example.com/claygate\"  # line 3",
-        "url = \"https://crm.example.com/***\"  # line 53",
-        "stop = true  # line 107",
+        "url = \"https://crm.example.com/***\"  # line 60",
+        "stop = true  # line 114",
         "changed = \"accept\"  # default",
         "# port: a free one, kept",
         "[[destinations.steps.steps]]",

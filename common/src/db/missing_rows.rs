@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::cooldowns::{self, Contender};
-use super::{Database, DbError, outbox};
+use super::{Database, DbError, outbox, subjects};
 use crate::ids::DeliveryId;
 use crate::person::Person;
 use crate::queue::QueueName;
@@ -157,12 +157,15 @@ async fn queue_again(
 ) -> Result<u64, DbError> {
     let mut connection = database.pool().acquire().await?;
     let mut transaction = connection.begin().await?;
+    let deliveries: Vec<Uuid> = group.iter().map(|(_, delivery)| *delivery).collect();
+    let stored = subjects::hold(&mut transaction, &deliveries).await?;
+    let group: Vec<(Uuid, Uuid)> = group.iter().filter(|(_, delivery)| stored.contains(delivery)).copied().collect();
     // Whoever makes a replay holds the delivery that it repeats; what another has made meanwhile is seen afterwards.
     sqlx::query("SELECT FROM claygate.deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE")
-        .bind(group.iter().map(|(_, delivery)| *delivery).collect::<Vec<_>>())
+        .bind(deliveries)
         .execute(&mut *transaction)
         .await?;
-    let made = insert(&mut transaction, group).await.map_err(collided)?;
+    let made = insert(&mut transaction, &group).await.map_err(collided)?;
     if let Some(once_per) = once_per {
         let contenders: Vec<Contender> = made
             .iter()

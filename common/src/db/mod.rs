@@ -29,12 +29,14 @@ pub mod rate_limits;
 pub mod released;
 pub mod replay;
 pub mod rescue;
+pub mod retention;
 pub mod routing;
 pub mod row_batches;
 pub mod row_intake;
 mod row_loop;
 pub mod rows;
 pub mod rule_sets;
+mod subjects;
 pub mod sweep;
 
 pub use connect::{ConnectSettings, Database, UrlProblem};

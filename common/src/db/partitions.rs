@@ -1,7 +1,8 @@
 //! Weekly partitions, made ahead of time: one for the past, so that spooled callbacks find theirs, and eight to come.
 //!
-//! A partition is created on its own and then attached, which does not block writers of its siblings.
-//! Safe to run from many processes at once and as often as wanted; nothing is ever removed here.
+//! A partition is created on its own and then attached, which does not block writers of its siblings, nor waits for those who
+//! read them (`CREATE … PARTITION OF` does both).
+//! Safe to run from many processes at once and as often as wanted; [`super::retention`] removes.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
@@ -9,8 +10,8 @@ use time::{Date, Duration, OffsetDateTime};
 
 use super::{Database, DbError};
 
-/// The partitioned tables and their time columns.
-const PARTITIONED: [&str; 2] = ["callback_bodies", "attempts"];
+pub(super) const BODIES: &str = "callback_bodies";
+pub(super) const ATTEMPTS: &str = "attempts";
 const WEEKS_BEHIND: i64 = 1;
 const WEEKS_AHEAD: i64 = 8;
 
@@ -41,7 +42,7 @@ pub async fn ensure_between(
     first: OffsetDateTime,
     last: OffsetDateTime,
 ) -> Result<(), DbError> {
-    for table in PARTITIONED {
+    for table in [BODIES, ATTEMPTS] {
         let mut week = monday(first);
         while week <= monday(last) {
             ensure_one(connection, table, week).await?;
@@ -52,7 +53,7 @@ pub async fn ensure_between(
 }
 
 async fn ensure_one(connection: &mut PgConnection, table: &str, week: Date) -> Result<(), DbError> {
-    let name = format!("{table}_{}{:02}{:02}", week.year(), week.month() as u8, week.day());
+    let name = name(table, week);
     let exists: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
         .bind(format!("claygate.{name}"))
         .fetch_one(&mut *connection)
@@ -61,12 +62,21 @@ async fn ensure_one(connection: &mut PgConnection, table: &str, week: Date) -> R
         return Ok(());
     }
     let until = week.saturating_add(Duration::weeks(1));
-    // The names are made of constants and dates. CREATE fails harmlessly where another process was faster.
+    let (from, until) = (format!("'{week} 00:00:00+00'"), format!("'{until} 00:00:00+00'"));
+    let time = time_column(table);
+    // The names are made of constants and dates. What another process made meanwhile is there when the lock is.
     let create = format!(
         "BEGIN; SET LOCAL lock_timeout = '5s'; \
          SELECT pg_advisory_xact_lock(hashtext('claygate.partitions')); \
-         CREATE TABLE IF NOT EXISTS claygate.{name} PARTITION OF claygate.{table} \
-         FOR VALUES FROM ('{week} 00:00:00+00') TO ('{until} 00:00:00+00'); COMMIT"
+         DO $$ BEGIN \
+             IF NOT EXISTS (SELECT FROM pg_catalog.pg_class \
+                 WHERE relnamespace = 'claygate'::regnamespace AND relname = '{name}') THEN \
+                 CREATE TABLE claygate.{name} (LIKE claygate.{table} INCLUDING ALL, \
+                     CONSTRAINT {name}_week CHECK ({time} >= {from} AND {time} < {until})); \
+                 ALTER TABLE claygate.{table} ATTACH PARTITION claygate.{name} FOR VALUES FROM ({from}) TO ({until}); \
+                 ALTER TABLE claygate.{name} DROP CONSTRAINT {name}_week; \
+             END IF; \
+         END $$; COMMIT"
     );
     let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(create))).await;
     if done.is_err() {
@@ -74,6 +84,16 @@ async fn ensure_one(connection: &mut PgConnection, table: &str, week: Date) -> R
     }
     done?;
     Ok(())
+}
+
+/// The name of a week's partition: `callback_bodies_20300107`, by its Monday.
+pub(super) fn name(table: &str, week: Date) -> String {
+    format!("{table}_{}{:02}{:02}", week.year(), week.month() as u8, week.day())
+}
+
+/// By which `table` is divided.
+fn time_column(table: &str) -> &'static str {
+    if table == ATTEMPTS { "started_at" } else { "received_at" }
 }
 
 fn monday(moment: OffsetDateTime) -> Date {

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::cooldowns::{self, Contender};
-use super::{Database, DbError, outbox};
+use super::{Database, DbError, outbox, subjects};
 use crate::ids::DeliveryId;
 use crate::person::Person;
 use crate::queue::QueueName;
@@ -103,7 +103,7 @@ async fn load(connection: &mut PgConnection, blocker: DeliveryId) -> Result<Vec<
     )
     .bind(blocker.0)
     .bind(SKIPS_MAX)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     let mut skips = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -118,6 +118,9 @@ async fn load(connection: &mut PgConnection, blocker: DeliveryId) -> Result<Vec<
             person: Person(person),
         });
     }
+    // What retention has removed cannot be sent any more: it stays skipped.
+    let stored = subjects::hold(connection, &skips.iter().map(|skip| skip.id.0).collect::<Vec<_>>()).await?;
+    skips.retain(|skip| stored.contains(&skip.id.0));
     Ok(skips)
 }
 

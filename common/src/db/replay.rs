@@ -7,7 +7,7 @@ use sqlx::{Connection, Row};
 use uuid::Uuid;
 
 use super::cooldowns::{self, Contender};
-use super::{Database, DbError, outbox, sweep};
+use super::{Database, DbError, outbox, subjects, sweep};
 use crate::ids::{CallbackId, DeliveryId};
 use crate::person::Person;
 use crate::queue::QueueName;
@@ -126,6 +126,7 @@ pub async fn replay_delivery(
 ) -> Result<DeliveryId, ReplayError> {
     let mut connection = database.pool().acquire().await?;
     let mut transaction = connection.begin().await?;
+    let stored = subjects::hold(&mut transaction, &[id.0]).await?;
     // Locked, so that two replays of it take different numbers.
     let found = sqlx::query("SELECT destination, state, person FROM claygate.deliveries WHERE id = $1 FOR UPDATE")
         .bind(id.0)
@@ -134,6 +135,9 @@ pub async fn replay_delivery(
         .ok_or(ReplayError::Unknown)?;
     if found.try_get::<String, _>("state")? == "pending" {
         return Err(ReplayError::InProgress);
+    }
+    if !stored.contains(&id.0) {
+        return Err(ReplayError::BodyExpired);
     }
     let destination: String = found.try_get("destination")?;
     let again = DeliveryId::new();

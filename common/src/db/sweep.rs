@@ -39,8 +39,10 @@ impl Default for SweepLimits {
 pub struct Swept<P> {
     /// Items put back.
     pub requeued: usize,
-    /// Where the next step goes on; `None`: at the beginning, this one reached the end.
+    /// Where the next step goes on; `None`: at the beginning, which is the mark where there is one.
     pub next: Option<P>,
+    /// As much was read as may be, so there may be more behind it.
+    pub is_cut: bool,
 }
 
 /// Looks for lost callbacks from `from` on (`None`: the mark).
@@ -98,16 +100,20 @@ pub async fn callbacks(
     .fetch_one(database.pool())
     .await?;
     let last = position(row.try_get("last_at")?, row.try_get("last_id")?);
+    let read: i64 = row.try_get("read")?;
+    let is_cut = read >= limits.read_max;
+    let requeued = count(row.try_get("lost")?);
     // Only a stretch that starts at the mark can move it: what lies before has been seen to have ended.
     if from.is_none()
         && let Some((last_at, _)) = last
     {
         let oldest: Option<OffsetDateTime> = row.try_get("oldest")?;
-        move_mark(database, &queue, row.try_get("mark")?, oldest.unwrap_or(last_at)).await?;
+        let has_moved = move_mark(database, &queue, row.try_get("mark")?, oldest.unwrap_or(last_at)).await?;
+        if is_cut && has_moved && oldest.is_none() {
+            return Ok(Swept { requeued, next: None, is_cut });
+        }
     }
-    let read: i64 = row.try_get("read")?;
-    let next = if read < limits.read_max { None } else { last };
-    Ok(Swept { requeued: count(row.try_get("lost")?), next })
+    Ok(Swept { requeued, next: if is_cut { last } else { None }, is_cut })
 }
 
 /// Looks for lost deliveries of one destination from `from` on. Not to be called for a paused or disabled one: its
@@ -170,7 +176,8 @@ pub async fn deliveries(
     .await?;
     let read: i64 = row.try_get("read")?;
     let last = position(row.try_get("last_at")?, row.try_get("last_id")?);
-    Ok(Swept { requeued: count(row.try_get("lost")?), next: if read < limits.read_max { None } else { last } })
+    let is_cut = read >= limits.read_max;
+    Ok(Swept { requeued: count(row.try_get("lost")?), next: if is_cut { last } else { None }, is_cut })
 }
 
 /// The destinations that have pending deliveries; reads one index entry of each.
@@ -253,20 +260,47 @@ pub async fn pull_mark_back(connection: &mut PgConnection, received_at: OffsetDa
     Ok(())
 }
 
-/// Moves the mark to `position`, unless somebody wrote it since `version` was read.
+/// Whether everything that was received before `moment` has ended, as far as has been looked.
+///
+/// # Errors
+/// [`DbError`].
+pub(super) async fn has_ended_before(connection: &mut PgConnection, moment: OffsetDateTime) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT FROM claygate.sweep_marks WHERE queue = $1 AND position >= $2)")
+        .bind(QueueName::callbacks().as_str())
+        .bind(moment)
+        .fetch_one(connection)
+        .await?)
+}
+
+/// [`has_ended_before`], and nobody makes anything older wait before the surrounding transaction ends.
+///
+/// # Errors
+/// [`DbError`].
+pub(super) async fn hold_ended_before(connection: &mut PgConnection, moment: OffsetDateTime) -> Result<bool, DbError> {
+    let has_ended: Option<bool> =
+        sqlx::query_scalar("SELECT position >= $2 FROM claygate.sweep_marks WHERE queue = $1 FOR UPDATE")
+            .bind(QueueName::callbacks().as_str())
+            .bind(moment)
+            .fetch_optional(connection)
+            .await?;
+    Ok(has_ended.unwrap_or(false))
+}
+
+/// Moves the mark to `position`, unless somebody wrote it since `version` was read. Answers whether it was moved.
 async fn move_mark(
     database: &Database,
     queue: &QueueName,
     version: Option<String>,
     position: OffsetDateTime,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let statement = if version.is_some() {
         "UPDATE claygate.sweep_marks SET position = $2 WHERE queue = $1 AND xmin::text = $3 AND position < $2"
     } else {
         "INSERT INTO claygate.sweep_marks (queue, position) SELECT $1, $2 WHERE $3::text IS NULL ON CONFLICT DO NOTHING"
     };
-    sqlx::query(statement).bind(queue.as_str()).bind(position).bind(version).execute(database.pool()).await?;
-    Ok(())
+    let done =
+        sqlx::query(statement).bind(queue.as_str()).bind(position).bind(version).execute(database.pool()).await?;
+    Ok(done.rows_affected() == 1)
 }
 
 fn position(at: Option<OffsetDateTime>, id: Option<Uuid>) -> Option<Position> {

@@ -53,6 +53,12 @@ pub const CLAY_NO_WEBHOOK_LEFT: &str = "claygate_clay_no_webhook_left";
 pub const ROWS_OUTSTANDING: &str = "claygate_rows_outstanding";
 /// Those of them that should be back.
 pub const ROWS_OVERDUE: &str = "claygate_rows_overdue";
+/// What retention removed, by kind: weeks of attempts and bodies, else entries.
+pub const RETENTION_REMOVED: &str = "claygate_retention_removed_total";
+/// What is old enough and was left at the last run, because it is still needed or read, by kind.
+pub const RETENTION_HELD: &str = "claygate_retention_held";
+/// When this process last ran it to its end, in seconds since 1970.
+pub const RETENTION_LAST_SUCCESS: &str = "claygate_retention_last_success_timestamp_seconds";
 
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const LONG_SECONDS: [f64; 13] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 36_000.0];
@@ -140,5 +146,12 @@ fn describe() {
         "Rows that Clay took lately and that have not come back; at most 100000 are counted."
     );
     describe_gauge!(ROWS_OVERDUE, "Rows that became overdue within a day and have not come back.");
+    describe_counter!(RETENTION_REMOVED, "What retention removed: weeks of attempts and bodies, else entries.");
+    describe_gauge!(RETENTION_HELD, "What is old enough and was left at the last run: still needed, or read.");
+    describe_gauge!(
+        RETENTION_LAST_SUCCESS,
+        Unit::Seconds,
+        "When this process last ran retention to its end; 0: not yet."
+    );
     describe_histogram!(ICP_SCORE, "ICP scores of routed leads.");
 }

@@ -374,7 +374,7 @@ impl World {
         loop {
             let swept = sweep::callbacks(&self.database, limits, from).await.unwrap();
             from = swept.next;
-            if from.is_none() && swept.requeued == 0 {
+            if !swept.is_cut && swept.requeued == 0 {
                 break;
             }
         }

@@ -99,8 +99,13 @@ impl World {
         let callback = Uuid::now_v7();
         let id = DeliveryId::new();
         sqlx::query(
-            "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state)
-             VALUES ($1, 'clay', sha256($1::text::bytea), 'content', sha256('x'), now(), 'routed')",
+            "WITH callback AS (
+                 INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state)
+                 VALUES ($1, 'clay', sha256($1::text::bytea), 'content', sha256('x'), now(), 'routed')
+                 RETURNING id, received_at
+             )
+             INSERT INTO claygate.leads (callback_id, received_at, extra, warnings)
+             SELECT id, received_at, '{}', '{}' FROM callback",
         )
         .bind(callback)
         .execute(&pool)

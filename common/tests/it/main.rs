@@ -14,6 +14,7 @@ mod pages;
 mod queue_conformance;
 mod queue_postgres;
 mod queue_rabbitmq;
+mod retention;
 mod row_loop;
 mod rows;
 mod sweep_plans;

@@ -205,6 +205,14 @@ async fn a_delivery_is_sent_again_as_a_new_one_that_takes_the_cool_down() {
     let database = test.database();
     let callback = insert_callback(test.pool(), "clay", "routed", None, 0).await;
     let dead = DeliveryId(insert_delivery(test.pool(), callback, "outreach", "dead", Some("terminal")).await);
+    sqlx::query(
+        "INSERT INTO claygate.leads (callback_id, received_at, extra, warnings) VALUES ($1, now(), '{}', '{}')
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(callback)
+    .execute(test.pool())
+    .await
+    .unwrap();
     let month = Some(Duration::from_secs(30 * 86_400));
 
     let first = replay::replay_delivery(&database, dead, month).await.unwrap();

@@ -165,6 +165,8 @@ async fn what_is_missing_is_sent_again_once_and_takes_its_cool_down_along() {
     // One that a rule made, by its second delivery.
     let callback = Uuid::now_v7();
     for statement in [
+        "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state)
+         VALUES ($1, 'clay', sha256('x'), 'content', sha256('x'), now(), 'routed')",
         "INSERT INTO claygate.leads (callback_id, received_at, extra, warnings) VALUES ($1, now(), '{}', '{}')",
         "INSERT INTO claygate.deliveries (id, callback_id, destination, replay, state, ended_at)
          SELECT gen_random_uuid(), $1, 'leads', n, 'delivered', now() FROM generate_series(0, 1) AS n",

@@ -57,7 +57,7 @@ async fn what_is_lost_is_found_among_much_that_waits() {
             let swept = sweep::callbacks(&database, limits, from).await.unwrap();
             callbacks += swept.requeued;
             from = swept.next;
-            if from.is_none() {
+            if !swept.is_cut {
                 break;
             }
         }
@@ -66,7 +66,7 @@ async fn what_is_lost_is_found_among_much_that_waits() {
             let swept = sweep::deliveries(&database, limits, "out", from).await.unwrap();
             deliveries += swept.requeued;
             from = swept.next;
-            if from.is_none() {
+            if !swept.is_cut {
                 break (callbacks, deliveries);
             }
         }

@@ -19,14 +19,16 @@ type Hours = BTreeMap<(String, OffsetDateTime), Totals>;
 /// Everything about each callback received in [$1, $2), and what is wrong with it.
 ///
 /// How many deliveries a decision meant: the destinations of the rules that matched, in the version of the rules that
-/// it names. What belongs to the callbacks is read between the first and the last of their ids: ids begin with the time
+/// it names; where retention may have removed the decision, nothing is held to it. What belongs to the callbacks is read between the first and the last of their ids: ids begin with the time
 /// of their making, so that is about as much as there are callbacks, where a join alone would read whole tables for every
 /// stretch. Only the first routing can be held to it; a replay may meet deliveries that were made before.
 macro_rules! judged {
     ($then:literal) => {
         concat!(
             "WITH c AS MATERIALIZED (
-                 SELECT id, source, date_trunc('hour', received_at) AS hour, state, reason, routing
+                 SELECT id, source, date_trunc('hour', received_at) AS hour, state, reason, routing,
+                     received_at >= COALESCE(
+                         (SELECT until FROM claygate.retention_marks WHERE what = 'decisions'), '-infinity') AS is_explained
                  FROM claygate.callbacks WHERE received_at >= $1 AND received_at < $2
              ), ends AS MATERIALIZED (
                  SELECT (SELECT id FROM c ORDER BY id LIMIT 1) AS first, (SELECT id FROM c ORDER BY id DESC LIMIT 1) AS last
@@ -58,13 +60,13 @@ macro_rules! judged {
              ), judged AS (
                  SELECT c.id, c.source, c.hour, c.state, made.n, made.delivered, made.skipped, made.dead, made.cancelled,
                      made.pending,
-                     CASE WHEN c.state = 'skipped'
+                     c.is_explained AND CASE WHEN c.state = 'skipped'
                              AND c.reason IN ('recorded', 'routine', 'test_event', 'superseded')
                          THEN decided.outcome IS NOT NULL AND decided.outcome <> 'skipped'
                          WHEN c.state = 'received' THEN decided.outcome IS NOT NULL
                          ELSE decided.outcome IS DISTINCT FROM c.state
                      END AS undecided,
-                     CASE WHEN c.routing = 0
+                     c.is_explained AND CASE WHEN c.routing = 0
                          THEN COALESCE(made.first, 0) <> COALESCE(meant.deliveries,
                              CASE WHEN decided.outcome = 'routed' THEN GREATEST(made.first, 1) ELSE 0 END)
                          ELSE c.state = 'routed' AND made.n IS NULL
@@ -102,12 +104,15 @@ const NAME_MISSING: &str = "
         AND NOT EXISTS (SELECT FROM claygate.callbacks AS c WHERE c.id = b.callback_id)
     ORDER BY b.callback_id LIMIT $2";
 
-/// Callbacks of that hour that came in without a body, as the intake never writes them.
+/// Callbacks of that hour that came in without a body, as the intake never writes them; nobody where retention has removed
+/// the hour's bodies.
 const NAME_UNCOUNTED: &str = "
     SELECT c.id FROM claygate.callbacks AS c
     WHERE c.received_at >= $1 AND c.received_at < $1 + interval '1 hour' AND c.source = $3
         AND NOT EXISTS (SELECT FROM claygate.callback_bodies AS b
                         WHERE b.callback_id = c.id AND b.received_at = c.received_at)
+        AND EXISTS (SELECT FROM claygate.callback_bodies AS b
+                    WHERE b.received_at >= $1 AND b.received_at < $1 + interval '1 hour')
     ORDER BY c.id LIMIT $2";
 
 impl Reader<'_> {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::report::{Check, Difference, Report};
 use super::{DbError, Reader};
+use crate::ids::first_id_of;
 
 /// How far a process's clock may be behind the database's before its new deliveries are overlooked here. Ids begin with
 /// their maker's clock: they bound what is read, the database's own time decides.
@@ -65,16 +66,17 @@ const QUARANTINED: &str = "
         sum(CASE WHEN received_at >= $1 THEN seen ELSE seen - 1 END)::bigint
     FROM claygate.quarantine WHERE last_seen_at >= $1 GROUP BY source";
 
-/// The first moment whose attempts are all kept: retention removes whole partitions.
+/// The first moment whose attempts are all kept: retention removes whole partitions, and one that it has begun to detach
+/// is seen by nobody any more.
 const ATTEMPTS_KEPT_SINCE: &str = "
     SELECT min(to_date(right(part.relname, 8), 'YYYYMMDD'))::timestamptz
     FROM pg_catalog.pg_inherits JOIN pg_catalog.pg_class AS part ON part.oid = inhrelid
-    WHERE inhparent = 'claygate.attempts'::regclass";
+    WHERE inhparent = 'claygate.attempts'::regclass AND NOT inhdetachpending";
 
 impl Reader<'_> {
     pub(super) async fn read_links(&mut self, report: &mut Report) -> Result<(), DbError> {
         let since = report.since;
-        let first = first_id(since - CLOCK_SLACK);
+        let first = first_id_of(since - CLOCK_SLACK);
         let strays = self.find(STRAY_ATTEMPTS, since, None).await?;
         report.note(Check::StrayAttempts, strays.0, strays.1);
         let strays = self.find(STRAY_DELIVERIES, since, Some(first)).await?;
@@ -111,7 +113,7 @@ impl Reader<'_> {
         let since = report.since.max(kept);
         let wrong: Vec<(String, Uuid, i64)> = sqlx::query_as(MISCOUNTED_DELIVERIES)
             .bind(since)
-            .bind(first_id(since - CLOCK_SLACK))
+            .bind(first_id_of(since - CLOCK_SLACK))
             .bind(self.named_max())
             .persistent(false)
             .fetch_all(self.within_limit().await?)
@@ -148,24 +150,5 @@ impl Reader<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The smallest id that can have been made at `moment`.
-fn first_id(moment: OffsetDateTime) -> Uuid {
-    let millis = u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-    Uuid::from_u128(u128::from(millis) << 80)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_id_of_a_moment_comes_before_those_made_then_and_after_those_made_before() {
-        let now = OffsetDateTime::now_utc();
-        let made = Uuid::now_v7();
-        assert!(first_id(now - time::Duration::SECOND) < made && made < first_id(now + time::Duration::MINUTE));
-        assert_eq!(first_id(OffsetDateTime::UNIX_EPOCH - time::Duration::DAY), Uuid::nil());
     }
 }

@@ -21,7 +21,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 use time::OffsetDateTime;
 
-use super::{ConnectSettings, DbError};
+use super::{ConnectSettings, DbError, retention};
+use crate::retention::What;
 
 pub use hours::JUDGE_HOURS;
 pub use links::{MISCOUNTED_DELIVERIES, STRAY_ATTEMPTS, STRAY_DELIVERIES};
@@ -31,7 +32,7 @@ pub use spools::Spool;
 /// What to look at, and how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
-    /// From the hour of this moment on.
+    /// From the hour of this moment on, as far as retention has left anything.
     pub since: OffsetDateTime,
     /// For all statements together.
     pub limit: Duration,
@@ -95,9 +96,12 @@ impl Reader<'_> {
             .execute(sqlx::raw_sql("SET random_page_cost = 1.1; SET jit = off; SET work_mem = '64MB'"))
             .await?;
         self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        // What retention has removed was counted, too.
+        let kept_since = retention::kept_since(&mut *self.connection, What::Keys).await?;
         let (since, until): (OffsetDateTime, OffsetDateTime) =
-            sqlx::query_as("SELECT LEAST(date_trunc('hour', $1::timestamptz), now()), now()")
+            sqlx::query_as("SELECT GREATEST(LEAST(date_trunc('hour', $1::timestamptz), now()), $2), now()")
                 .bind(self.scope.since)
+                .bind(kept_since)
                 .fetch_one(&mut *self.connection)
                 .await?;
         let mut report = Report::new(since, until);
