@@ -3,7 +3,9 @@
 //! Two leads of one person must meet in the same hash however Clay wrote them, and two people must not: a company's page
 //! is no person, and a name alone is none either.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::lead::Lead;
@@ -23,6 +25,16 @@ impl Person {
     pub(crate) fn of(lead: &Lead) -> Option<Self> {
         let by_email = lead.email.as_deref().map(Self::by_email);
         by_email.or_else(|| Self::by_linkedin_url(lead.linkedin_url.as_deref()?)).or_else(|| Self::by_company(lead))
+    }
+
+    /// The person that somebody names on a command line: by an e-mail address (what has an `@` and no `/`), else by the URL
+    /// of a LinkedIn profile. `None` where a lead with this text as its only field would name nobody either.
+    ///
+    /// A profile is the person of leads without an e-mail address alone: one that has both is the person of its address.
+    pub fn named(text: &str) -> Option<Self> {
+        let field = if text.contains('@') && !text.contains('/') { "email" } else { "linkedin_url" };
+        let object = Map::from_iter([(field.to_owned(), Value::from(text))]);
+        Lead::normalise(&object, &BTreeMap::new()).person()
     }
 
     /// The person with that e-mail address, in any letter case.
@@ -103,8 +115,6 @@ fn split_url(text: &str) -> (String, &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
@@ -196,7 +206,53 @@ mod tests {
         }
     }
 
-    /// Cool-downs are stored by this hash.
+    #[test]
+    fn who_is_named_is_the_person_of_the_leads() {
+        let jane = person(json!({"email": "jane@example.com"}));
+        let profile = linkedin("https://www.linkedin.com/in/jane-doe");
+        assert!(jane.is_some() && profile.is_some());
+        for (text, expected) in [
+            ("jane@example.com", jane),
+            (" Jane@Example.COM\n", jane),
+            ("https://www.linkedin.com/in/jane-doe", profile),
+            ("linkedin.com/in/Jane-Doe/?trk=x", profile),
+            // `@` and `/`: the user of a URL, and a part of a profile.
+            ("https://jane@linkedin.com/in/jane-doe", profile),
+            ("https://linkedin.com/in/jane-doe/details/@x", profile),
+        ] {
+            assert_eq!(Person::named(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_and_no_profile_names_nobody() {
+        for text in [
+            "",
+            " ",
+            "jane",
+            "Jane Doe",
+            "@",
+            "jane@",
+            "@example.com",
+            "jane@example",
+            "jane@@example.com",
+            "jane@example.com, john@example.com",
+            "Jane <jane@example.com>",
+            "mailto:jane@example.com",
+            "{{Work Email}}",
+            "N/A",
+            "/Work Email",
+            "https://example.com/in/jane-doe",
+            "https://example.com/@jane-doe",
+            "https://www.linkedin.com/company/acme",
+            "https://www.linkedin.com/in/",
+            "in/jane-doe",
+        ] {
+            assert_eq!(Person::named(text), None, "{text}");
+        }
+    }
+
+    /// Cool-downs and leads are stored by this hash.
     #[test]
     fn hashes_stay_what_they_are() {
         let hex = |person: Option<Person>| person.map(|person| hex::encode(person.0));

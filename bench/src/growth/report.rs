@@ -29,7 +29,7 @@ const fn question(key: &'static str, title: &'static str, unit: Unit) -> Questio
 }
 
 /// In the order of the table.
-const QUESTIONS: [Question; 16] = [
+const QUESTIONS: [Question; 17] = [
     Question { at_least: Some(0.9), ..question("intake", "intake: 64 connections, 600 B, HMAC", Unit::PerSecond) },
     question("intake-p99", "the intake's answers, p99", Unit::Milliseconds),
     Question { at_least: Some(0.9), ..question("metrics", "`/metrics`, one after the other", Unit::PerSecond) },
@@ -39,6 +39,7 @@ const QUESTIONS: [Question; 16] = [
     question("events-of-nobody", "`events list --source` of nobody", Unit::Milliseconds),
     question("events-dead", "`events list --state dead`, one in a thousand", Unit::Milliseconds),
     question("events-waiting", "`events list --state received`, none", Unit::Milliseconds),
+    question("events-of-person", "`events list --person`, one person", Unit::Milliseconds),
     question("event", "`events show`", Unit::Milliseconds),
     question("dead-first", "`dead list`, first page", Unit::Milliseconds),
     question("dead-deep", "`dead list`, a page anywhere", Unit::Milliseconds),
@@ -50,8 +51,8 @@ const QUESTIONS: [Question; 16] = [
 
 /// What there is to say beside the numbers.
 const NOTES: &str = "Pages have 50 lines, and end after 10,000 rows that were looked at where few match; a page anywhere is \
-                     the median of twenty places. There is no search by e-mail address or person, and no retention yet, \
-                     so neither is measured.";
+                     the median of twenty places, and one person that of twenty persons. There is no retention yet, so it \
+                     is not measured.";
 
 /// A site as it was filled.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -10,6 +10,7 @@ use common::db::dead_letters::{self, DeadFilter};
 use common::db::events::{self, EventFilter};
 use common::db::{ConnectSettings, Database};
 use common::ids::CallbackId;
+use common::person::Person;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
@@ -92,9 +93,12 @@ impl Site {
     async fn ask_lists(&self, database: &Database, answers: &mut Answers) -> anyhow::Result<()> {
         let mut connection = database.settings().connect_directly().await?;
         let (mut before_event, mut before_dead, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let mut of_person = Vec::new();
         for moment in self.places() {
             let id = callback_before(&mut connection, moment).await?;
             before_event.push(EventFilter { before: Some(id), ..EventFilter::default() });
+            let person = Some(person_before(&mut connection, moment).await?);
+            of_person.push(EventFilter { person, ..EventFilter::default() });
             before_dead.push(DeadFilter { before: Some((moment, Uuid::nil())), ..DeadFilter::default() });
             ids.push(id);
         }
@@ -110,12 +114,14 @@ impl Site {
             ("events-of-nobody", words(Some("nobody"), None)),
             ("events-dead", words(None, Some("dead"))),
             ("events-waiting", words(None, Some("received"))),
+            ("events-of-person", of_person),
         ];
         for (name, filters) in pages {
             let mut took = Vec::new();
             for filter in &filters {
                 let (page, ms) = timed(events::list(database, filter, PAGE)).await?;
-                ensure!(page.is_some(), "{name}: there is no such page");
+                let page = page.with_context(|| format!("{name}: there is no such page"))?;
+                ensure!(filter.person.is_none() || !page.lines.is_empty(), "{name}: somebody has no callback");
                 took.push(ms);
             }
             answers.insert(name, median(took));
@@ -219,6 +225,19 @@ async fn callback_before(connection: &mut PgConnection, moment: OffsetDateTime) 
     .await
     .context("looking for a callback")?;
     Ok(CallbackId(id))
+}
+
+/// Whose lead is the last one before `moment`.
+async fn person_before(connection: &mut PgConnection, moment: OffsetDateTime) -> anyhow::Result<Person> {
+    let person: Vec<u8> = sqlx::query_scalar(
+        "SELECT l.person FROM claygate.callbacks AS c JOIN claygate.leads AS l ON l.callback_id = c.id
+         WHERE c.received_at < $1 AND l.person IS NOT NULL ORDER BY c.received_at DESC, c.id DESC LIMIT 1",
+    )
+    .bind(moment)
+    .fetch_one(connection)
+    .await
+    .context("looking for a person")?;
+    Ok(Person(person.as_slice().try_into().context("a person is no SHA-256")?))
 }
 
 /// What `asking` gives, and how many milliseconds it took.

@@ -1,16 +1,21 @@
 //! `claygate events`: what came in, one callback's whole story, and sending it again.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, Subcommand};
 use common::config::Role;
 use common::db::events::{self, Event, EventFilter, Found};
 use common::db::quarantine::{self, Held};
 use common::db::{Database, replay};
 use common::ids::CallbackId;
+use common::person::Person;
+use common::states::CallbackState;
 use ingest::release::Released;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -42,7 +47,8 @@ enum Action {
 ///
 /// One page looks at 10,000 callbacks at most. Where that ends it before it is full, the command says how to go on.
 #[derive(Args)]
-#[command(after_help = "Example:\n  claygate events list --source clay --since 24h --limit 20")]
+#[command(after_help = "Examples:\n  claygate events list --source clay --since 24h --limit 20\n  \
+                        claygate events list --person ada@example.com")]
 struct List {
     /// Only of this source.
     #[arg(long, value_name = "NAME")]
@@ -50,6 +56,12 @@ struct List {
     /// Only in this state; `quarantined` lists bodies that could not be taken as callbacks.
     #[arg(long, value_parser = ["received", "routed", "skipped", "dead", QUARANTINED])]
     state: Option<String>,
+    /// Only of this person, by e-mail address or by the URL of a LinkedIn profile.
+    ///
+    /// A profile finds only leads that have no e-mail address, because the person of a lead is its address first. Only
+    /// callbacks that have been routed are found: before, nobody knows whom they are about.
+    #[arg(long, value_name = "WHO", value_parser = PersonParser)]
+    person: Option<Person>,
     /// Only what came in since then: 90m, 24h, 7d, or a moment like 2030-01-31T00:00:00Z.
     #[arg(long, value_name = "WHEN")]
     since: Option<Since>,
@@ -62,6 +74,22 @@ struct List {
     /// Print JSON. What --before takes for the page behind is on standard error.
     #[arg(long)]
     json: bool,
+}
+
+/// Reads whom `--person` names. Its error does not repeat what was written, which may be somebody's address.
+#[derive(Clone)]
+struct PersonParser;
+
+impl TypedValueParser for PersonParser {
+    type Value = Person;
+
+    fn parse_ref(&self, command: &Command, _: Option<&Arg>, value: &OsStr) -> Result<Person, clap::Error> {
+        value.to_str().and_then(Person::named).ok_or_else(|| {
+            let expected = "--person takes an e-mail address, or the URL of a LinkedIn profile \
+                            (https://www.linkedin.com/in/…)\n";
+            clap::Error::raw(ErrorKind::ValueValidation, expected).with_cmd(command)
+        })
+    }
 }
 
 /// Everything about one callback: receipt, revisions, lead, decisions with every rule's result, deliveries, attempts.
@@ -98,6 +126,14 @@ struct Replay {
 
 impl Events {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
+        if let Action::List(list) = &self.action
+            && list.asks_for_what_has_no_person()
+        {
+            eprintln!(
+                "claygate: --person finds callbacks that have been routed; leave out --state, or take routed, skipped or dead"
+            );
+            return Ok(ExitCode::from(2));
+        }
         let open = OpenDatabase::reach(globals).await?;
         let done = match self.action {
             Action::List(list) => list.run(open.database()).await,
@@ -110,6 +146,12 @@ impl Events {
 }
 
 impl List {
+    /// Whether it asks for somebody's callbacks in a state in which it is not known whose they are.
+    fn asks_for_what_has_no_person(&self) -> bool {
+        let unknown = [CallbackState::Received.as_str(), QUARANTINED];
+        self.person.is_some() && self.state.as_deref().is_some_and(|state| unknown.contains(&state))
+    }
+
     async fn run(self, database: &Database) -> anyhow::Result<ExitCode> {
         if self.state.as_deref() == Some(QUARANTINED) {
             return self.run_quarantined(database).await;
@@ -117,6 +159,7 @@ impl List {
         let filter = EventFilter {
             source: self.source.clone(),
             state: self.state.clone(),
+            person: self.person,
             since: self.since.map(|since| since.0),
             before: self.before,
         };

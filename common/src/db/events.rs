@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::page::{LOOKED_AT_MAX, Looked, Page, Position};
 use super::{Database, DbError};
 use crate::ids::CallbackId;
+use crate::person::Person;
 use crate::states::CallbackState;
 
 /// Which callbacks a list shows; `None` shows all.
@@ -19,6 +20,8 @@ pub struct EventFilter {
     pub source: Option<String>,
     /// A [`crate::states::CallbackState`] as a word.
     pub state: Option<String>,
+    /// Whom their lead is about. Callbacks that were never routed have no lead.
+    pub person: Option<Person>,
     /// Received at or after.
     pub since: Option<OffsetDateTime>,
     /// The last one of the page before: what follows was received before it.
@@ -52,8 +55,8 @@ pub struct Event {
 /// Reads one page, newest first; `None` where the callback of [`EventFilter::before`] is not there (any more).
 ///
 /// No index covers a callback's state (ADR 8) or, in the order of time, its source: a page looks at [`LOOKED_AT_MAX`]
-/// callbacks at most. What waits is looked for from the sweeper's mark on, and what is dead among the dead decisions
-/// while they are fewer.
+/// callbacks at most. What waits is looked for from the sweeper's mark on, what is dead among the dead decisions while they
+/// are fewer, and what is of one person among the leads of that person, [`LOOKED_AT_MAX`] at most.
 ///
 /// # Errors
 /// [`DbError`].
@@ -66,17 +69,23 @@ pub async fn list(database: &Database, filter: &EventFilter, limit: u32) -> Resu
         None => None,
     };
     let is_dead = filter.state.as_deref() == Some(CallbackState::Dead.as_str());
-    let statement = if is_dead && has_few_dead(database).await? { LIST_DEAD } else { LIST };
-    let rows = sqlx::query(statement)
+    let statement = match &filter.person {
+        Some(_) => LIST_OF_PERSON,
+        None if is_dead && has_few_dead(database).await? => LIST_DEAD,
+        None => LIST,
+    };
+    let mut query = sqlx::query(statement)
         .bind(&filter.source)
         .bind(&filter.state)
         .bind(filter.since)
         .bind(before.map(|(at, _)| at))
         .bind(before.map(|(_, id)| id))
         .bind(i64::from(limit))
-        .bind(i64::from(LOOKED_AT_MAX))
-        .fetch_all(database.pool())
-        .await?;
+        .bind(i64::from(LOOKED_AT_MAX));
+    if let Some(person) = &filter.person {
+        query = query.bind(&person.0[..]);
+    }
+    let rows = query.fetch_all(database.pool()).await?;
     let looked: Vec<Looked<Event>> =
         rows.iter().map(|row| Looked::read(row, "received_at")).collect::<Result<_, _>>()?;
     Ok(Some(Page::of(looked, limit)))
@@ -154,6 +163,31 @@ pub const LIST_DEAD: &str = lines_of!(
          LIMIT 1
      ) AS c
      ORDER BY c.received_at DESC, c.id DESC LIMIT $6"
+);
+
+/// The same for one person, along the index of that person's leads.
+// One by one (LIMIT 1), as above. A lead whose callback is gone, if there is one, is no line and no bound: callbacks go by age,
+// so that there is nothing behind it either.
+pub const LIST_OF_PERSON: &str = lines_of!(
+    "SELECT * FROM (
+         SELECT l.callback_id AS id, l.received_at, c.source, c.revision, c.state, c.reason, l.is_bound,
+             ($1::text IS NULL OR c.source = $1) AND ($2::text IS NULL OR c.state = $2) AS matches
+         FROM (
+             SELECT *, row_number() OVER (ORDER BY received_at DESC, callback_id DESC) = $7 AS is_bound
+             FROM (
+                 SELECT callback_id, received_at FROM claygate.leads
+                 WHERE person = $8 AND received_at >= COALESCE($3::timestamptz, '-infinity')
+                     AND (received_at, callback_id) < (
+                         COALESCE($4::timestamptz, 'infinity'),
+                         COALESCE($5::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+                 ORDER BY received_at DESC, callback_id DESC LIMIT $7
+             ) AS stretch
+         ) AS l
+         CROSS JOIN LATERAL (
+             SELECT source, revision, state, reason FROM claygate.callbacks WHERE id = l.callback_id LIMIT 1
+         ) AS c
+     ) AS looked_at
+     WHERE matches OR is_bound ORDER BY received_at DESC, id DESC LIMIT $6"
 );
 
 /// What an id that a sender was given stands for.

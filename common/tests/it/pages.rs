@@ -6,8 +6,9 @@ use common::db::events::{self, EventFilter};
 use common::db::page::LOOKED_AT_MAX;
 use common::db::{Database, quarantine};
 use common::ids::CallbackId;
+use common::person::Person;
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgExecutor, PgPool};
 use testkit::postgres::TestDatabase;
 use uuid::Uuid;
 
@@ -26,6 +27,12 @@ fn places() -> String {
 
 /// `STORED` routed callbacks, numbered from the newest, but for those at [`PLACES`]: of another source, and skipped.
 async fn store_callbacks(pool: &PgPool) {
+    insert_callbacks(pool).await;
+    execute(pool, "VACUUM ANALYZE claygate.callbacks").await;
+}
+
+/// The same without statistics.
+async fn insert_callbacks(pool: &PgPool) {
     let insert = format!(
         "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state, reason)
          SELECT {ID}, CASE WHEN n IN ({places}) THEN 'rare' ELSE 'clay' END, sha256(n::text::bytea), 'content', sha256('x'),
@@ -35,7 +42,6 @@ async fn store_callbacks(pool: &PgPool) {
         places = places(),
     );
     execute(pool, &insert).await;
-    execute(pool, "VACUUM ANALYZE claygate.callbacks").await;
 }
 
 /// The callbacks at [`PLACES`] in the order of a list.
@@ -132,6 +138,94 @@ async fn what_waits_and_the_few_that_are_dead_are_found_at_once() {
     assert_eq!(pages.iter().map(|(_, is_cut)| *is_cut).collect::<Vec<_>>(), [true, true, false]);
 }
 
+/// Somebody who has nearly all leads.
+const MANY: &str = "many@example.com";
+/// Somebody who has a few of them, next to each other and of two moments, behind as many as a page looks at.
+const FEW: &str = "few@example.com";
+const FEW_STORED: usize = 7;
+
+/// A lead of each callback of [`store_callbacks`].
+async fn store_leads(pool: &PgPool) {
+    sqlx::query(
+        "INSERT INTO claygate.leads (callback_id, received_at, person, email, extra, warnings)
+         SELECT id, received_at, CASE WHEN is_few THEN $1 ELSE $2 END, CASE WHEN is_few THEN $3 ELSE $4 END, '{}', '{}'
+         FROM (
+             SELECT id, received_at,
+                 row_number() OVER (ORDER BY received_at DESC, id DESC) BETWEEN 12001 AND 12000 + $5 AS is_few
+             FROM claygate.callbacks
+         ) AS callbacks",
+    )
+    .bind(&named(FEW).0[..])
+    .bind(&named(MANY).0[..])
+    .bind(FEW)
+    .bind(MANY)
+    .bind(i64::try_from(FEW_STORED).unwrap())
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+fn named(text: &str) -> Person {
+    Person::named(text).unwrap()
+}
+
+/// The callbacks of somebody in the order of a list.
+async fn leads_of(pool: &PgPool, email: &str) -> Vec<Uuid> {
+    let ids = "SELECT callback_id FROM claygate.leads WHERE email = $1 ORDER BY received_at DESC, callback_id DESC";
+    sqlx::query_scalar(ids).bind(email).fetch_all(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_callbacks_of_a_person_are_listed_once_however_many_others_have() {
+    let test = TestDatabase::create().await;
+    let (database, pool) = (test.database(), test.pool());
+    store_callbacks(pool).await;
+    store_leads(pool).await;
+    let of = |text: &str| EventFilter { person: Some(named(text)), ..EventFilter::default() };
+
+    let few = leads_of(pool, FEW).await;
+    assert_eq!(few.len(), FEW_STORED);
+    assert_eq!(pages_of_events(&database, of(" Few@Example.COM "), LIMIT).await, [(few.clone(), false)]);
+    for limit in 1..=5 {
+        assert_eq!(ids(&pages_of_events(&database, of(FEW), limit).await), few, "by {limit}");
+    }
+    assert_eq!(pages_of_events(&database, of("nobody@example.com"), LIMIT).await, [(Vec::new(), false)]);
+    let all = pages_of_events(&database, of(MANY), 1_000).await;
+    assert!(all.iter().all(|(_, is_cut)| !is_cut), "a page that fills is not cut");
+    assert_eq!(ids(&all), leads_of(pool, MANY).await);
+
+    // Those at the places are of the person who has many.
+    let expected = rare(pool).await;
+    for filter in [
+        EventFilter { state: Some("skipped".to_owned()), ..of(MANY) },
+        EventFilter { source: Some("rare".to_owned()), ..of(MANY) },
+    ] {
+        let pages = pages_of_events(&database, filter.clone(), LIMIT).await;
+        assert_eq!(ids(&pages), expected);
+        assert_eq!(pages.iter().map(|(_, is_cut)| *is_cut).collect::<Vec<_>>(), [true, true, false]);
+        for limit in [1, 2, 3] {
+            assert_eq!(ids(&pages_of_events(&database, filter.clone(), limit).await), expected, "by {limit}");
+        }
+    }
+    let of_neither = EventFilter { source: Some("rare".to_owned()), state: Some("routed".to_owned()), ..of(MANY) };
+    assert_eq!(ids(&pages_of_events(&database, of_neither, LIMIT).await), [] as [Uuid; 0]);
+    let of_few = EventFilter { source: Some("clay".to_owned()), state: Some("routed".to_owned()), ..of(FEW) };
+    assert_eq!(ids(&pages_of_events(&database, of_few, 2).await), few);
+
+    let moment = events::list(&database, &of(FEW), LIMIT).await.unwrap().unwrap().lines[0].received_at;
+    let since = EventFilter { since: Some(moment), ..of(FEW) };
+    let of_moment = "SELECT callback_id FROM claygate.leads WHERE email = $1 AND received_at >= $2
+                     ORDER BY received_at DESC, callback_id DESC";
+    let expected: Vec<Uuid> = sqlx::query_scalar(of_moment).bind(FEW).bind(moment).fetch_all(pool).await.unwrap();
+    assert!(!expected.is_empty() && expected.len() < FEW_STORED);
+    assert_eq!(ids(&pages_of_events(&database, since.clone(), 2).await), expected);
+    // Somebody else's callback is a place to go on behind, too.
+    let before = leads_of(pool, MANY).await.last().copied().map(CallbackId);
+    assert_eq!(ids(&pages_of_events(&database, EventFilter { before, ..since }, LIMIT).await), [] as [Uuid; 0]);
+    let gone = EventFilter { before: Some(CallbackId::new()), ..of(FEW) };
+    assert_eq!(events::list(&database, &gone, LIMIT).await.unwrap(), None);
+}
+
 /// A dead delivery and a dead decision of each callback, of one moment; those at [`PLACES`] are for the reason `poison`, their
 /// callbacks are dead still, and they have a second dead delivery for `alerts`.
 async fn store_dead(pool: &PgPool) {
@@ -219,13 +313,13 @@ async fn what_is_rare_in_quarantine_is_listed_once_over_pages_that_are_cut() {
 }
 
 /// The rows that `statement` reads from tables, and its plan.
-async fn rows_read(pool: &PgPool, statement: &str, parameters: &[&str]) -> (f64, String) {
+async fn rows_read(database: impl PgExecutor<'_>, statement: &str, parameters: &[&str]) -> (f64, String) {
     let statement = parameters
         .iter()
         .enumerate()
         .fold(statement.to_owned(), |text, (at, value)| text.replace(&format!("${}", at + 1), value));
     let explain = AssertSqlSafe(format!("EXPLAIN (ANALYZE, FORMAT JSON) {statement}"));
-    let plan: Value = sqlx::query_scalar(explain).fetch_one(pool).await.unwrap();
+    let plan: Value = sqlx::query_scalar(explain).fetch_one(database).await.unwrap();
     (rows_of(&plan[0]["Plan"]), serde_json::to_string_pretty(&plan).unwrap())
 }
 
@@ -261,5 +355,57 @@ async fn a_page_reads_a_bounded_number_of_rows() {
     ] {
         let (read, plan) = rows_read(pool, statement, &parameters).await;
         assert!(read <= most, "{parameters:?}: {read} rows were read, not {most} at most:\n{plan}");
+    }
+}
+
+/// However many leads a person has, on tables that were never analysed and on those that were; also with a plan that was made
+/// while there was next to nothing, and kept.
+#[tokio::test]
+async fn a_page_of_a_person_reads_a_bounded_number_of_rows() {
+    const PREPARED: &str = "EXECUTE page ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let test = TestDatabase::create().await;
+    let pool = test.pool();
+    let mut kept = pool.acquire().await.unwrap();
+    let prepare = format!(
+        "PREPARE page (text, text, timestamptz, timestamptz, uuid, bigint, bigint, bytea) AS {}",
+        events::LIST_OF_PERSON
+    );
+    for statement in [prepare.as_str(), "SET plan_cache_mode = force_generic_plan"] {
+        sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut *kept).await.unwrap();
+    }
+    let (limit, most) = (LIMIT.to_string(), LOOKED_AT_MAX.to_string());
+    let bytea = |text: &str| format!("'\\x{}'::bytea", hex::encode(named(text).0));
+    let (many, few, nobody) = (bytea(MANY), bytea(FEW), bytea("nobody@example.com"));
+    // One lead more than the page shows, and of each that is shown its callback, its lead and its delivery.
+    let in_page = f64::from(4 * LIMIT + 1);
+    // Of each lead its callback.
+    let looked_at = 2.0 * f64::from(LOOKED_AT_MAX);
+    let last = "'ffffffff-ffff-ffff-ffff-ffffffffffff'";
+    let questions = [
+        (["NULL", "NULL", "NULL", "NULL", "NULL", &limit, &most, &many], in_page),
+        (["NULL", "NULL", "NULL", "(now() - interval '2 hours')", last, &limit, &most, &many], in_page),
+        (["NULL", "'skipped'", "NULL", "NULL", "NULL", &limit, &most, &many], looked_at + in_page),
+        (["'nobody'", "NULL", "(now() - interval '1 day')", "NULL", "NULL", &limit, &most, &many], looked_at + in_page),
+        (["NULL", "NULL", "NULL", "NULL", "NULL", &limit, &most, &few], 4.0 * FEW_STORED as f64),
+        (["'nobody'", "NULL", "NULL", "NULL", "NULL", &limit, &most, &few], 4.0 * FEW_STORED as f64),
+        (["NULL", "NULL", "NULL", "NULL", "NULL", &limit, &most, &nobody], 0.0),
+    ];
+    rows_read(&mut *kept, PREPARED, &questions[0].0).await;
+    insert_callbacks(pool).await;
+    store_leads(pool).await;
+    for analysed in [false, true] {
+        if analysed {
+            execute(pool, "VACUUM ANALYZE claygate.callbacks, claygate.leads").await;
+        }
+        for (parameters, most) in &questions {
+            for (read, plan) in [
+                rows_read(pool, events::LIST_OF_PERSON, parameters).await,
+                rows_read(&mut *kept, PREPARED, parameters).await,
+            ] {
+                let what = format!("{parameters:?}, analysed: {analysed}");
+                assert!(read <= *most, "{what}: {read} rows were read, not {most} at most:\n{plan}");
+                assert!(!plan.contains("Seq Scan"), "{what}:\n{plan}");
+            }
+        }
     }
 }

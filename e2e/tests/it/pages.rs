@@ -1,8 +1,10 @@
 //! A list that has looked far enough says so, and the command that it prints goes on where it ended.
 
 use serde_json::Value;
+use testkit::wait::wait_for;
 
-use crate::site::Site;
+use crate::sender::Sender;
+use crate::site::{LIMIT, Site};
 
 /// More than one page looks at; what is looked for is the oldest.
 const STORE: &str = "
@@ -45,4 +47,59 @@ async fn a_page_that_looked_far_enough_says_how_to_go_on() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("begin without it"));
     database.close().await;
     assert!(up.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_persons_callbacks_are_found_however_they_were_written() {
+    let site = Site::new("");
+    let up = site.up().await;
+    let sender = Sender::new(&site, &up);
+    let mut sent = Vec::new();
+    for lead in [
+        r#"{"email":"Ada@Example.com","icp_score":92}"#,
+        r#"{"email":" ada@example.com ","icp_score":12,"linkedin_url":"https://www.linkedin.com/in/ada-l"}"#,
+        r#"{"linkedin_url":"https://uk.linkedin.com/in/Ada-L/","icp_score":55}"#,
+        r#"{"email":"grace@example.com","icp_score":60}"#,
+    ] {
+        sent.push(Value::from(sender.send(lead).await.id()));
+    }
+    let list = async |arguments: &[&str]| {
+        let events = site.json(&[&["events", "list", "--json"][..], arguments].concat()).await;
+        events.as_array().unwrap().iter().map(|event| event["id"].clone()).collect::<Vec<_>>()
+    };
+    wait_for("every lead to be routed", LIMIT, async || {
+        let waiting = list(&["--state", "received"]).await;
+        if waiting.is_empty() { Ok(()) } else { Err(waiting) }
+    })
+    .await;
+
+    let ada = [sent[1].clone(), sent[0].clone()];
+    assert_eq!(list(&["--person", "ADA@example.com"]).await, ada);
+    assert_eq!(list(&["--person", "ada@example.com", "--state", "skipped"]).await, ada[..1]);
+    assert_eq!(list(&["--person", "ada@example.com", "--limit", "1"]).await, ada[..1]);
+    assert_eq!(list(&["--person", "ada@example.com", "--before", ada[0].as_str().unwrap()]).await, ada[1..]);
+    assert_eq!(list(&["--person", "linkedin.com/in/ada-l"]).await, sent[2..3]);
+    let nobody = site.run(&["events", "list", "--person", "nobody@example.com"]).await;
+    assert!(nobody.status.success() && nobody.stdout == b"No callbacks.\n");
+    assert!(up.terminate().success());
+}
+
+/// Neither needs a database, and no error repeats whom somebody looked for.
+#[tokio::test]
+async fn who_is_no_person_is_a_usage_error() {
+    let site = Site::new("");
+    for (arguments, told) in [
+        (&["--person", "ada@example"][..], "--person takes an e-mail address"),
+        (&["--person", "Ada Example"], "--person takes an e-mail address"),
+        (&["--person=https://example.com/in/ada"], "--person takes an e-mail address"),
+        (&["--person", "ada@example.com", "--state", "received"], "leave out --state"),
+        (&["--person", "ada@example.com", "--state", "quarantined"], "leave out --state"),
+    ] {
+        let refused = site.run(&[&["events", "list"][..], arguments].concat()).await;
+        let (shown, error) = (String::from_utf8(refused.stdout).unwrap(), String::from_utf8(refused.stderr).unwrap());
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(shown.is_empty() && error.contains(told), "{arguments:?}: {error}");
+        assert!(!error.to_lowercase().contains("ada"), "{arguments:?}: {error}");
+    }
+    assert!(!site.data().exists());
 }
