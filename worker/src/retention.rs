@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use common::config::Config;
 use common::db::retention::{self, Pace, Run};
 use common::db::{Database, DbError};
 use common::retention::{Policy, What};
@@ -21,9 +20,9 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Makes every series exist at 0.
-pub(crate) fn register(config: &Config) {
+pub(crate) fn register() {
     metrics::gauge!(RETENTION_LAST_SUCCESS).set(0.0);
-    for what in What::ALL.iter().filter(|what| config.retention.of(**what).is_some()) {
+    for what in What::ALL {
         metrics::counter!(RETENTION_REMOVED, "what" => what.as_str()).increment(0);
         metrics::gauge!(RETENTION_HELD, "what" => what.as_str()).set(0.0);
     }

@@ -17,7 +17,7 @@ const DEAD_DELIVERIES: [Reason; 5] =
 /// Makes every series of the worker exist at 0.
 pub fn register(config: &Config) {
     crate::deliver::register_metrics(config);
-    crate::retention::register(config);
+    crate::retention::register();
     for reason in DEAD_CALLBACKS {
         metrics::counter!(DEAD_LETTERS, "destination" => NO_DESTINATION, "reason" => reason.as_str()).increment(0);
     }

@@ -96,7 +96,10 @@ pub async fn run(arguments: &Growth) -> anyhow::Result<Outcome> {
         let mut turns = Vec::new();
         for site in &mut sites {
             let folder = rig.run_folder(&format!("growth-{}-{round}", site.size))?;
-            let turn = site.ask(&rig, &folder, timing).await.with_context(|| format!("asking {}", site.size))?;
+            let turn = site
+                .ask(&rig, &folder, timing, round == arguments.rounds)
+                .await
+                .with_context(|| format!("asking {}", site.size))?;
             eprintln!(
                 "bench: round {round} of {}, {}: {:.0} callbacks/s, {:.0} scrapes/s, books in {:.1} s",
                 arguments.rounds,

@@ -8,12 +8,15 @@ use anyhow::{Context, ensure};
 use common::db::books::{self, Scope, Verdict};
 use common::db::dead_letters::{self, DeadFilter};
 use common::db::events::{self, EventFilter};
+use common::db::retention::{self, Pace, Run};
 use common::db::{ConnectSettings, Database};
 use common::ids::CallbackId;
 use common::person::Person;
+use common::retention::{Policy, What};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::fill::{self, Span, execute};
@@ -33,6 +36,9 @@ const CONNECTIONS: u32 = 2;
 /// The longest that the books are read.
 const VERIFY_LIMIT: Duration = Duration::from_secs(3600);
 const DAY: time::Duration = time::Duration::DAY;
+/// Longer than any site is old.
+const NOTHING_IS_OLDER: Duration = Duration::from_secs(10 * 365 * 86_400);
+const IDLE_RUNS: u32 = 5;
 
 /// What a turn gave, by what was asked: rates, milliseconds, seconds.
 pub(super) type Answers = BTreeMap<&'static str, f64>;
@@ -74,8 +80,15 @@ impl Site {
         Ok(Self { size, filled_in, bytes, database, span })
     }
 
-    /// Asks everything once. The intake comes last, and what it stored is taken out again: every turn begins alike.
-    pub(super) async fn ask(&mut self, rig: &Rig, folder: &Path, timing: Timing) -> anyhow::Result<Turn> {
+    /// Asks everything once. What the intake stored is taken out again: every turn begins alike. In the last one, retention
+    /// removes for good.
+    pub(super) async fn ask(
+        &mut self,
+        rig: &Rig,
+        folder: &Path,
+        timing: Timing,
+        is_last: bool,
+    ) -> anyhow::Result<Turn> {
         let before = Sample::take()?;
         rig.postgres.checkpoint().await?;
         let mut answers = Answers::new();
@@ -85,6 +98,10 @@ impl Site {
         database.close().await;
         self.ask_books(&settings, &mut answers).await?;
         self.ask_intake(rig, folder, timing, &mut answers).await?;
+        self.ask_idle_retention(&mut answers).await?;
+        if is_last {
+            self.ask_retention(&mut answers).await?;
+        }
         let foreign = before.until(&Sample::take()?, &[Group::tree("bench", std::process::id())]).foreign;
         Ok(Turn { answers, foreign: foreign.min(1.0) })
     }
@@ -187,6 +204,51 @@ impl Site {
         ensure!(stored.unsigned_abs() == answered, "{stored} callbacks were stored, {answered} were answered");
         take_out(&mut connection, from).await?;
         Ok(connection.close().await?)
+    }
+
+    /// A run that finds nothing to remove, as nearly all of the hourly ones do.
+    async fn ask_idle_retention(&self, answers: &mut Answers) -> anyhow::Result<()> {
+        let time = Some(NOTHING_IS_OLDER);
+        let policy = Policy { attempts: time, bodies: time, leads: time, decisions: time, rows: time, keys: time };
+        let mut took = Vec::new();
+        for _ in 0..IDLE_RUNS {
+            let (removed, ms) = timed(self.run_retention(&policy)).await?;
+            ensure!(removed.values().all(|n| *n == 0), "there was something to remove: {removed:?}");
+            took.push(ms);
+        }
+        answers.insert("retention-idle", median(took));
+        Ok(())
+    }
+
+    /// Whole weeks of bodies and attempts, then the oldest day with all that is left of it. The books balance afterwards.
+    async fn ask_retention(&self, answers: &mut Answers) -> anyhow::Result<()> {
+        let days = |n: u64| Some(Duration::from_secs(n * 86_400));
+        let weekly = Policy { attempts: days(14), bodies: days(14), ..Policy::default() };
+        let (weeks, ms) = timed(self.run_retention(&weekly)).await?;
+        let weeks: u64 = weeks.values().sum();
+        ensure!(weeks > 0, "there was no whole week to remove");
+        answers.insert("retention-week", ms / weeks as f64);
+        let (removed, ms) = timed(self.run_retention(&Policy { keys: days(27), ..Policy::default() })).await?;
+        let callbacks = removed.get(&What::Keys).copied().unwrap_or_default();
+        ensure!(callbacks >= self.size.0 / 30, "{callbacks} callbacks were removed of a day");
+        answers.insert("retention", callbacks as f64 / (ms / 1e3));
+        let scope = Scope { since: self.span.start, limit: VERIFY_LIMIT, named_max: 20 };
+        let report = books::verify(self.database.settings(), scope, |_, _| {}).await?;
+        let is_balanced = report.verdict == Verdict::Balanced;
+        ensure!(is_balanced, "the books of {} do not balance after retention: {:?}", self.size, report.differences);
+        Ok(())
+    }
+
+    /// What one run of retention removed.
+    async fn run_retention(&self, policy: &Policy) -> anyhow::Result<BTreeMap<What, u64>> {
+        let never = CancellationToken::new();
+        match retention::run(self.database.settings(), policy, Pace::AtOnce, &never, |_| {}).await? {
+            Run::Ended(all) => {
+                ensure!(all.iter().all(|done| done.held == 0), "something was held back: {all:?}");
+                Ok(all.into_iter().map(|done| (done.what, done.removed)).collect())
+            }
+            other => anyhow::bail!("retention did not come to its end: {other:?}"),
+        }
     }
 
     /// Moments between the beginning and the end.

@@ -24,6 +24,7 @@ mod matrix;
 mod metrics;
 mod pages;
 mod repair;
+mod retention;
 mod send;
 mod send_parquet;
 mod sender;
