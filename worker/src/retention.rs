@@ -60,14 +60,23 @@ pub async fn run_once(database: &Database, policy: &Policy, shutdown: &Cancellat
         *of_kind = done.removed;
     })
     .await?;
-    if let Run::Ended(all) = &done {
-        metrics::gauge!(RETENTION_LAST_SUCCESS).set(OffsetDateTime::now_utc().unix_timestamp() as f64);
-        for one in all {
-            metrics::gauge!(RETENTION_HELD, "what" => one.what.as_str()).set(one.held as f64);
-            if one.removed > 0 || one.held > 0 {
-                tracing::info!(what = one.what.as_str(), removed = one.removed, held = one.held, "retention");
+    match &done {
+        Run::Ended(all) => {
+            metrics::gauge!(RETENTION_LAST_SUCCESS).set(OffsetDateTime::now_utc().unix_timestamp() as f64);
+            for one in all {
+                metrics::gauge!(RETENTION_HELD, "what" => one.what.as_str()).set(one.held as f64);
+                if one.removed > 0 || one.held > 0 {
+                    tracing::info!(what = one.what.as_str(), removed = one.removed, held = one.held, "retention");
+                }
             }
         }
+        // Whoever runs it says what is held; what this process said before may not be true any more.
+        Run::Elsewhere => {
+            for what in What::ALL {
+                metrics::gauge!(RETENTION_HELD, "what" => what.as_str()).set(0.0);
+            }
+        }
+        Run::Stopped(_) => {}
     }
     Ok(done)
 }

@@ -16,15 +16,15 @@ pub const LOCK_CALLBACKS: &str = "
     WHERE (received_at, id) > (COALESCE($1::timestamptz, '-infinity'), $2) AND received_at < $3
     ORDER BY received_at, id LIMIT $4 FOR UPDATE SKIP LOCKED";
 
-/// Removes those of them that have ended, and whose deliveries have. A cool-down that holds is longer than its delivery
-/// is kept only where the configuration was changed; it stays until it is over.
-pub const DELETE_CALLBACKS: &str = "
-    WITH ended AS MATERIALIZED (
-        SELECT c.id, c.received_at FROM claygate.callbacks AS c
-        WHERE c.id = ANY($1) AND c.state <> 'received' AND NOT EXISTS (
-            SELECT FROM claygate.deliveries AS d WHERE d.callback_id = c.id AND d.next_attempt_at IS NOT NULL)
-    ), deliveries AS (
-        DELETE FROM claygate.deliveries AS d USING ended WHERE d.callback_id = ended.id
+/// Removes the deliveries of what has ended, by the column that names it, with their attempts and their cool-downs. A cool-down
+/// that still holds is longer than its delivery is kept only where the configuration was changed: it goes on holding.
+macro_rules! deliveries_of {
+    ($column:literal) => {
+        concat!(
+            ", deliveries AS (
+        DELETE FROM claygate.deliveries AS d USING ended WHERE d.",
+            $column,
+            " = ended.id
         RETURNING d.id, d.destination, d.person
     ), attempts AS (
         DELETE FROM claygate.attempts AS a USING deliveries AS d WHERE a.delivery_id = d.id
@@ -32,7 +32,21 @@ pub const DELETE_CALLBACKS: &str = "
         DELETE FROM claygate.cooldowns AS held USING deliveries AS d
         WHERE (held.destination, held.person) = (d.destination, d.person) AND held.delivery_id = d.id
             AND held.until < now()
-    ), rows AS (
+    )"
+        )
+    };
+}
+
+/// Removes those of them that have ended, and whose deliveries have.
+pub const DELETE_CALLBACKS: &str = concat!(
+    "
+    WITH ended AS MATERIALIZED (
+        SELECT c.id, c.received_at FROM claygate.callbacks AS c
+        WHERE c.id = ANY($1) AND c.state <> 'received' AND NOT EXISTS (
+            SELECT FROM claygate.deliveries AS d WHERE d.callback_id = c.id AND d.next_attempt_at IS NOT NULL)
+    )",
+    deliveries_of!("callback_id"),
+    ", rows AS (
         DELETE FROM claygate.rows AS r USING deliveries AS d WHERE r.id = d.id
     ), bodies AS (
         DELETE FROM claygate.callback_bodies AS b USING ended
@@ -42,7 +56,8 @@ pub const DELETE_CALLBACKS: &str = "
     ), decisions AS (
         DELETE FROM claygate.decisions AS d USING ended WHERE d.callback_id = ended.id
     )
-    DELETE FROM claygate.callbacks AS c USING ended WHERE c.id = ended.id";
+    DELETE FROM claygate.callbacks AS c USING ended WHERE c.id = ended.id"
+);
 
 /// Locks a stretch of rows behind $1 that were handed in: ids that begin before $2, taken in before $3.
 pub const LOCK_ROWS: &str = "
@@ -51,22 +66,17 @@ pub const LOCK_ROWS: &str = "
     ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED";
 
 /// Removes those of them whose deliveries have ended.
-pub const DELETE_ROWS: &str = "
+pub const DELETE_ROWS: &str = concat!(
+    "
     WITH ended AS MATERIALIZED (
         SELECT r.id FROM claygate.rows AS r
         WHERE r.id = ANY($1) AND NOT EXISTS (
             SELECT FROM claygate.deliveries AS d WHERE d.row_id = r.id AND d.next_attempt_at IS NOT NULL)
-    ), deliveries AS (
-        DELETE FROM claygate.deliveries AS d USING ended WHERE d.row_id = ended.id
-        RETURNING d.id, d.destination, d.person
-    ), attempts AS (
-        DELETE FROM claygate.attempts AS a USING deliveries AS d WHERE a.delivery_id = d.id
-    ), cooldowns AS (
-        DELETE FROM claygate.cooldowns AS held USING deliveries AS d
-        WHERE (held.destination, held.person) = (d.destination, d.person) AND held.delivery_id = d.id
-            AND held.until < now()
-    )
-    DELETE FROM claygate.rows AS r USING ended WHERE r.id = ended.id";
+    )",
+    deliveries_of!("row_id"),
+    "
+    DELETE FROM claygate.rows AS r USING ended WHERE r.id = ended.id"
+);
 
 // What is left when callbacks and rows are gone: $1 is the cutoff, $2 the first id that can be made then, $3 how many at once.
 
