@@ -1,7 +1,9 @@
 //! `claygate.attempts`, and what an attempt makes of its delivery: both stand or fall together.
 //!
-//! Every attempt is recorded. What it means for the delivery counts only while the attempt's lease token is still on a
-//! pending delivery, so a delivery ends once whatever stragglers report.
+//! Every attempt is recorded. What it means for the delivery counts only while the attempt's lease token is still on it
+//! (constraints see to it that only a pending delivery has one), so a delivery ends once whatever stragglers report.
+//! Holders change their deliveries in the order of ids; stragglers come after, so that two writers that are late with what
+//! the other holds may collide, and try again.
 
 use std::time::Duration;
 
@@ -265,30 +267,27 @@ fn hold_of(attempt: &Attempt) -> Option<Hold<'_>> {
 async fn write(connection: &mut PgConnection, sorted: &[&Attempt]) -> Result<Vec<Recorded>, DbError> {
     let rows = sqlx::query(
         "WITH input AS MATERIALIZED (
-             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::boolean[], $6::float8[],
-                     $7::jsonb[], $8::text[], $9::smallint[], $10::text[], $11::bytea[], $12::smallint[],
-                     $13::integer[], $14::float8[], $15::text[])
-                 AS i (id, token, state, reason, failed, wait, captured, class, status, error, response, step,
-                     duration_ms, age, queue)
-         ), held AS MATERIALIZED (
-             SELECT i.*, (d.state = 'pending' AND d.lease_token = i.token) IS TRUE AS owned
-             FROM claygate.deliveries AS d JOIN input AS i USING (id) ORDER BY d.id FOR UPDATE OF d
-         ), changed AS (
-             UPDATE claygate.deliveries AS d SET
-                 attempts = d.attempts + 1,
-                 state = CASE WHEN i.owned THEN i.state ELSE d.state END,
-                 reason = CASE WHEN i.owned THEN i.reason ELSE d.reason END,
-                 ended_at = CASE WHEN NOT i.owned THEN d.ended_at WHEN i.state <> 'pending' THEN now() END,
-                 next_attempt_at = CASE WHEN NOT i.owned THEN d.next_attempt_at
-                     WHEN i.state = 'pending' THEN now() + make_interval(secs => i.wait) END,
-                 lease_until = CASE WHEN NOT i.owned THEN d.lease_until END,
-                 lease_token = CASE WHEN NOT i.owned THEN d.lease_token END,
-                 failures = d.failures + (i.owned AND i.failed)::integer,
-                 claims = CASE WHEN i.owned THEN 0 ELSE d.claims END,
-                 captured = CASE WHEN i.owned THEN COALESCE(i.captured, d.captured) ELSE d.captured END
-             FROM held AS i WHERE d.id = i.id
-             RETURNING d.id, d.destination, d.person, d.attempts AS number, i.owned, d.state, d.next_attempt_at, i.queue,
-                 i.token, i.class, i.status, i.error, i.response, i.step, i.duration_ms, i.age
+             SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS token, unnest($3::text[]) AS state,
+                 unnest($4::text[]) AS reason, unnest($5::boolean[]) AS failed, unnest($6::float8[]) AS wait,
+                 unnest($7::jsonb[]) AS captured, unnest($8::text[]) AS class, unnest($9::smallint[]) AS status,
+                 unnest($10::text[]) AS error, unnest($11::bytea[]) AS response, unnest($12::smallint[]) AS step,
+                 unnest($13::integer[]) AS duration_ms, unnest($14::float8[]) AS age, unnest($15::text[]) AS queue
+         ), owned AS (
+             UPDATE claygate.deliveries AS d SET attempts = d.attempts + 1, state = i.state, reason = i.reason,
+                 ended_at = CASE WHEN i.state <> 'pending' THEN now() END,
+                 next_attempt_at = CASE WHEN i.state = 'pending' THEN now() + make_interval(secs => i.wait) END,
+                 lease_until = NULL, lease_token = NULL, failures = d.failures + i.failed::integer, claims = 0,
+                 captured = COALESCE(i.captured, d.captured)
+             FROM input AS i WHERE d.id = i.id AND d.lease_token = i.token
+             RETURNING d.id, d.destination, d.person, d.attempts AS number, true AS owned, d.state, d.next_attempt_at,
+                 i.queue, i.token, i.class, i.status, i.error, i.response, i.step, i.duration_ms, i.age
+         ), late AS (
+             UPDATE claygate.deliveries AS d SET attempts = d.attempts + 1
+             FROM input AS i WHERE d.id = i.id AND i.id NOT IN (SELECT id FROM owned)
+             RETURNING d.id, d.destination, d.person, d.attempts AS number, false AS owned, d.state, d.next_attempt_at,
+                 i.queue, i.token, i.class, i.status, i.error, i.response, i.step, i.duration_ms, i.age
+         ), changed AS MATERIALIZED (
+             SELECT * FROM owned UNION ALL SELECT * FROM late
          ), tried AS (
              INSERT INTO claygate.attempts (delivery_id, number, started_at, duration_ms, step, class, status, error,
                  response, owned, lease_token)

@@ -49,7 +49,10 @@ pub async fn take(
     let taken: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO claygate.cooldowns AS held (destination, person, until, delivery_id)
          SELECT destination, person, now() + make_interval(secs => seconds), delivery_id
-         FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::float8[]) AS i (destination, person, delivery_id, seconds)
+         FROM (
+             SELECT unnest($1::text[]) AS destination, unnest($2::bytea[]) AS person, unnest($3::uuid[]) AS delivery_id,
+                 unnest($4::float8[]) AS seconds
+         ) AS i
          ORDER BY destination, person
          ON CONFLICT (destination, person) DO UPDATE SET until = EXCLUDED.until, delivery_id = EXCLUDED.delivery_id
          WHERE held.until <= now() OR EXCLUDED.delivery_id = ANY($5)

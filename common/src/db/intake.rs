@@ -124,9 +124,10 @@ impl Counted {
 // rows again, since an id has one key.
 const STORE: &str = "
     WITH input AS (
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[], $5::int[], $6::bytea[], $7::uuid[],
-                             $8::text[], $9::timestamptz[], $10::bytea[], $11::text[])
-            AS t(id, source, key, key_kind, revision, digest, row_id, skip, received_at, body, headers)
+        SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS source, unnest($3::bytea[]) AS key,
+            unnest($4::text[]) AS key_kind, unnest($5::int[]) AS revision, unnest($6::bytea[]) AS digest,
+            unnest($7::uuid[]) AS row_id, unnest($8::text[]) AS skip, unnest($9::timestamptz[]) AS received_at,
+            unnest($10::bytea[]) AS body, unnest($11::text[]) AS headers
     ), stored AS (
         INSERT INTO claygate.callbacks
             (id, source, key, key_kind, revision, digest, received_at, spooled, row_id, state, reason)
@@ -153,7 +154,10 @@ const STORE: &str = "
 
 const LOOK_UP: &str = "
     SELECT latest.id, latest.revision, latest.digest, latest.received_at, now(), same.id IS NOT NULL
-    FROM unnest($1::uuid[], $2::text[], $3::bytea[]) WITH ORDINALITY AS t(id, source, key, n)
+    FROM (
+        SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS source, unnest($3::bytea[]) AS key,
+            generate_subscripts($1, 1) AS n
+    ) AS t
     LEFT JOIN LATERAL (
         SELECT c.id, c.revision, c.digest, c.received_at FROM claygate.callbacks AS c
         WHERE c.source = t.source AND c.key = t.key ORDER BY c.revision DESC LIMIT 1
@@ -164,7 +168,9 @@ const LOOK_UP: &str = "
 const COUNT: &str = "
     INSERT INTO claygate.intake_counts AS counts (instance, writer, source, hour, result, n)
     SELECT $1, $2, source, date_trunc('hour', LEAST(COALESCE(received_at, now()), now())), result, count(*)
-    FROM unnest($3::text[], $4::text[], $5::timestamptz[]) AS t(source, result, received_at)
+    FROM (
+        SELECT unnest($3::text[]) AS source, unnest($4::text[]) AS result, unnest($5::timestamptz[]) AS received_at
+    ) AS t
     GROUP BY 3, 4, 5 ORDER BY 3, 4, 5
     ON CONFLICT ON CONSTRAINT intake_counts_pkey DO UPDATE SET n = counts.n + excluded.n";
 

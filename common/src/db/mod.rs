@@ -1,5 +1,8 @@
 //! All SQL. One file per table or per transaction that has to stay whole; static text; every statement runs in a test.
 //!
+//! Rows travel as an array per column. Where every callback or delivery passes, they are unnested in the select list, not
+//! in FROM, which writes each column down before it is read: four times the cost (ADR 26).
+//!
 //! [`Database`] is a pool on one configuration; [`ConnectSettings`] turns that configuration into the two dialects in
 //! use (sqlx for the services, tokio-postgres for refinery).
 

@@ -222,8 +222,8 @@ async fn fence(
     };
     let fenced: Vec<Uuid> = sqlx::query_scalar(
         "WITH input AS (
-             SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::text[])
-                 AS i (id, routing, state, reason, trace)
+             SELECT unnest($1::uuid[]) AS id, unnest($2::integer[]) AS routing, unnest($3::text[]) AS state,
+                 unnest($4::text[]) AS reason, unnest($5::text[]) AS trace
          ), fenced AS (
              UPDATE claygate.callbacks AS c SET state = i.state, reason = i.reason
              FROM input AS i WHERE c.id = i.id AND c.routing = i.routing AND c.state = 'received'
@@ -237,12 +237,15 @@ async fn fence(
              SELECT l.id, l.received_at, l.person, l.email, l.first_name, l.last_name, l.company_name, l.job_title,
                  l.employee_count, l.industry, l.linkedin_url, l.icp_score, l.personalized_opener, l.extra::jsonb,
                  string_to_array(l.warnings, E'\\n')
-             FROM unnest($7::uuid[], $8::timestamptz[], $9::bytea[], $10::text[], $11::text[], $12::text[], $13::text[],
-                     $14::text[], $15::bigint[], $16::text[], $17::text[], $18::float8[], $19::text[], $20::text[],
-                     $21::text[])
-                 AS l (id, received_at, person, email, first_name, last_name, company_name, job_title, employee_count,
-                     industry, linkedin_url, icp_score, personalized_opener, extra, warnings)
-             JOIN fenced USING (id)
+             FROM (
+                 SELECT unnest($7::uuid[]) AS id, unnest($8::timestamptz[]) AS received_at, unnest($9::bytea[]) AS person,
+                     unnest($10::text[]) AS email, unnest($11::text[]) AS first_name, unnest($12::text[]) AS last_name,
+                     unnest($13::text[]) AS company_name, unnest($14::text[]) AS job_title,
+                     unnest($15::bigint[]) AS employee_count, unnest($16::text[]) AS industry,
+                     unnest($17::text[]) AS linkedin_url, unnest($18::float8[]) AS icp_score,
+                     unnest($19::text[]) AS personalized_opener, unnest($20::text[]) AS extra,
+                     unnest($21::text[]) AS warnings
+             ) AS l JOIN fenced USING (id)
              ON CONFLICT (callback_id) DO UPDATE SET person = EXCLUDED.person, email = EXCLUDED.email,
                  first_name = EXCLUDED.first_name, last_name = EXCLUDED.last_name,
                  company_name = EXCLUDED.company_name, job_title = EXCLUDED.job_title,
@@ -327,10 +330,10 @@ async fn insert_deliveries(
     }));
     let made = sqlx::query(
         "WITH input AS (
-             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::bytea[],
-                     $7::text[], $8::uuid[], $9::uuid[], $10::float8[], $11::text[], $12::integer[])
-                 AS i (id, callback_id, destination, again, rule, person, reason, blocked_by, token, seconds, queue,
-                     chunk)
+             SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS callback_id, unnest($3::text[]) AS destination,
+                 unnest($4::boolean[]) AS again, unnest($5::text[]) AS rule, unnest($6::bytea[]) AS person,
+                 unnest($7::text[]) AS reason, unnest($8::uuid[]) AS blocked_by, unnest($9::uuid[]) AS token,
+                 unnest($10::float8[]) AS seconds, unnest($11::text[]) AS queue, unnest($12::integer[]) AS chunk
          ), made AS (
              INSERT INTO claygate.deliveries (id, callback_id, destination, replay, rule, person, state, reason,
                  blocked_by, ended_at, next_attempt_at, lease_until, lease_token)

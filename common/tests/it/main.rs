@@ -5,6 +5,7 @@ mod books;
 mod books_plans;
 mod callback_states;
 mod delivery_plans;
+mod delivery_races;
 mod delivery_states;
 mod hostile;
 mod intake_plans;
