@@ -7,6 +7,7 @@ mod callback_states;
 mod delivery_plans;
 mod delivery_races;
 mod delivery_states;
+mod durability;
 mod hostile;
 mod intake_plans;
 mod migrations;
