@@ -2,8 +2,9 @@
 //! of every fate with their attempts, cool-downs, the quarantine, and the counts of the intake, so that the books balance.
 //!
 //! Everything about callback `n` follows from `n`, so two connections fill different tables at once, each in the order of
-//! its indexes, as rows come in on a real site. Keys and persons are spread over all there can be, as digests are: what
-//! comes later goes anywhere into their indexes. Only how fast it is committed is unlike a real site.
+//! its indexes, as rows come in on a real site. Keys come in no order, as digests do: an index that was filled in order has
+//! full pages, which would all split while the intake is measured. Persons are spread over all there can be, but come in
+//! order, since nobody is measured who writes them. How fast it is committed is unlike a real site, too.
 
 use std::time::Instant;
 
@@ -103,14 +104,15 @@ struct Seed {
 
 impl Seed {
     /// Each `n` with its fate `k` (0 to 999, evenly scattered), the moment of its receipt, the beginning of the ids that
-    /// are made then, a hash, and its person.
+    /// are made then, a hash, its key and its person.
     fn rows(&self) -> String {
         let step = self.span.micros() / i128::from(self.size.0);
         let start_ms = self.span.start.unix_timestamp_nanos() / 1_000_000;
         format!(
             "(SELECT n, (n * 7919) % 1000 AS k, to_timestamp({start_ms} / 1e3) + n * interval '{step} microseconds' AS at,
                   lpad(to_hex({start_ms} + n * {step} / 1000), 12, '0') AS ms, md5(n::text) AS h,
-                  substr(int8send(n * {spread}), 2, 7) || substr(sha256(int8send(n)), 1, 25) AS digest
+                  sha256(int8send(n)) AS key,
+                  substr(int8send(n * {spread}), 2, 7) || substr(sha256(int8send(n)), 1, 25) AS person
               FROM generate_series({}::bigint, {}) AS n) AS seed",
             self.from,
             self.to - 1,
@@ -125,7 +127,7 @@ impl Seed {
         let callbacks = format!(
             "INSERT INTO claygate.callbacks
                  (id, source, key, key_kind, digest, received_at, state, reason, enqueued_at)
-             SELECT {id}, {SOURCE}, digest, 'content', sha256(digest), at, {state},
+             SELECT {id}, {SOURCE}, key, 'content', sha256(key), at, {state},
                  CASE WHEN k >= 999 THEN 'rule_error' WHEN k >= 950 THEN 'recorded' WHEN k >= 550 THEN 'no_rule' END, at
              FROM {rows}"
         );
@@ -138,7 +140,7 @@ impl Seed {
         let cooldowns = ["crm", "alerts"].map(|destination| {
             format!(
                 "INSERT INTO claygate.cooldowns (destination, person, until, delivery_id)
-                 SELECT '{destination}', digest, at + interval '30 days', {} FROM {rows} WHERE {} AND {IS_DELIVERED}",
+                 SELECT '{destination}', person, at + interval '30 days', {} FROM {rows} WHERE {} AND {IS_DELIVERED}",
                 delivery_id(destination),
                 goes_to(destination),
             )
@@ -152,7 +154,7 @@ impl Seed {
         let leads = format!(
             r#"INSERT INTO claygate.leads (callback_id, received_at, person, email, first_name, last_name, company_name,
                  job_title, employee_count, industry, linkedin_url, icp_score, personalized_opener, extra, warnings)
-             SELECT {id}, at, digest, 'person' || n || '@example.com', 'Given', 'Family ' || n, 'Example ' || n % 5000,
+             SELECT {id}, at, person, 'person' || n || '@example.com', 'Given', 'Family ' || n, 'Example ' || n % 5000,
                  'Head of Growth', n % 10000, 'Software', 'https://www.linkedin.com/in/person-' || n, n % 101,
                  'I saw what you do at Example ' || n % 5000 || ', and would like to talk about it.',
                  '{{"company_domain": "example.com"}}', '{{}}' FROM {rows} WHERE {IS_DECIDED}"#
@@ -172,7 +174,7 @@ impl Seed {
             statements.push(format!(
                 "INSERT INTO claygate.deliveries (id, callback_id, destination, rule, person, state, reason, blocked_by,
                      created_at, ended_at, attempts, failures, enqueued_at)
-                 SELECT {delivery}, {id}, '{destination}', '{rule}', digest,
+                 SELECT {delivery}, {id}, '{destination}', '{rule}', person,
                      CASE k % 50 WHEN 0 THEN 'dead' WHEN 1 THEN 'skipped' ELSE 'delivered' END,
                      CASE k % 50 WHEN 0 THEN 'attempts_used' WHEN 1 THEN 'cool_down' END,
                      CASE k % 50 WHEN 1 THEN h::uuid END, at, at + interval '2 seconds', {ATTEMPTS},

@@ -1,14 +1,12 @@
 //! A database that has been in use for a while: callbacks that were routed long ago.
 
-/// Statements that store `callbacks` callbacks. Their keys are spread evenly over all keys, as digests are, so that new
-/// ones go into the whole of the index; they come in order, so that it is made quickly.
+/// Statements that store `callbacks` callbacks. Their keys are digests, which come in no order: pages of their index that
+/// were filled in order would be full, and all of them split while new keys are measured.
 pub(super) fn filling(callbacks: u64) -> [String; 4] {
     let numbers = format!("generate_series(0, {callbacks} - 1) AS n");
     let id = "(lpad(to_hex(1700000000000 + n), 12, '0') || '7' || substr(md5(n::text), 1, 3)
               || '8' || substr(md5(n::text), 4, 15))::uuid";
-    // The first eight bytes are the place; a signed number that starts in the negative goes through all of them.
-    let step = u64::MAX / callbacks.max(1);
-    let key = format!("substr(int8send((n - {callbacks} / 2) * {step}) || sha256(int8send(n)), 1, 32)");
+    let key = "sha256(int8send(n))";
     [
         format!(
             "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at, state)

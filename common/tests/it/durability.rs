@@ -15,7 +15,7 @@ use common::states::{CallbackState, Reason};
 use sqlx::{Executor, PgPool};
 use testkit::attempts::delivered;
 use testkit::own_postgres::OwnPostgres;
-use testkit::wait::wait_for;
+use testkit::wait::{wait_for, wait_until};
 use uuid::Uuid;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -29,6 +29,18 @@ async fn send_on(pool: &PgPool) -> i64 {
     .fetch_one(pool)
     .await
     .unwrap()
+}
+
+/// Whether a commit waits until it is sent on.
+async fn commit_waits(pool: &PgPool) -> bool {
+    let writing = pool.clone();
+    let writing = tokio::spawn(async move { writing.execute("INSERT INTO told DEFAULT VALUES").await.unwrap() });
+    let mut waited = false;
+    while !writing.is_finished() {
+        waited |= send_on(pool).await > 0;
+    }
+    writing.await.unwrap();
+    waited
 }
 
 /// What `work` gives, which commits once, and does not end before its commit was sent on.
@@ -52,18 +64,7 @@ async fn every_commit_of_a_callbacks_way_waits_for_the_disk() {
     pool.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     pool.execute("SELECT pg_reload_conf()").await.unwrap();
     // Processes read it one after the other.
-    wait_for("the server to wait for a standby", LIMIT, async || {
-        let writing = pool.clone();
-        let writing = tokio::spawn(async move { writing.execute("INSERT INTO told DEFAULT VALUES").await.unwrap() });
-        while !writing.is_finished() {
-            if send_on(&pool).await == 1 {
-                writing.await.unwrap();
-                return Ok(());
-            }
-        }
-        Err("it does not")
-    })
-    .await;
+    wait_until("the server to wait for a standby", LIMIT, async || commit_waits(&pool).await).await;
 
     let id = CallbackId::new();
     let incoming = Incoming {
@@ -124,4 +125,9 @@ async fn every_commit_of_a_callbacks_way_waits_for_the_disk() {
         waits(&pool, "the outcome", async move { writer.record(&[delivered(delivery, token)], LIMIT).await.unwrap() })
             .await;
     assert!(recorded.iter().all(|one| one.owned) && recorded.len() == 1);
+
+    // The database is dropped after this, by a commit like any other.
+    pool.execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+    pool.execute("SELECT pg_reload_conf()").await.unwrap();
+    wait_until("the server to wait no more", LIMIT, async || !commit_waits(&pool).await).await;
 }

@@ -1,5 +1,7 @@
 //! How each fault is done, and undone.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -160,7 +162,8 @@ impl Rig {
         postgres.cut().await;
         // Its disk is mounted where nobody else sees it.
         let root = PathBuf::from(format!("/proc/{}/root", self.intakes[which].pid()));
-        let filler = root.join(spool.strip_prefix("/").unwrap()).join("filler");
+        let disk = root.join(spool.strip_prefix("/").unwrap());
+        let filler = disk.join("filler");
         fill(&filler);
         wait_for("callbacks that fit nowhere", LIMIT, async || {
             let told = self.intakes[which].metrics().await;
@@ -171,13 +174,20 @@ impl Rig {
         tokio::time::sleep(hold / 3).await;
         std::fs::remove_file(&filler).unwrap();
         self.links.get(Link::IngestPostgres).heal().await;
-        // Its disk goes with the process.
         let intake: &Service = &self.intakes[which];
         wait_until("the spool to be drained", LIMIT, async || {
             intake.metrics().await.value("claygate_spool_entries", &[]) == Some(0.0)
         })
         .await;
-        self.restart(Part::Ingest, which, |command| command).await;
+        // Nobody mounts its disk once the process is gone, but while it is open it is there: what was spooled since goes to
+        // the successor, as on a disk that stays.
+        let open = File::open(disk).unwrap();
+        let disk = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        self.restart(Part::Ingest, which, |command| {
+            copy_segments(&disk, &spool);
+            command
+        })
+        .await;
     }
 
     /// A process whose clock is another one's, as the other processes and the servers see it.
@@ -229,7 +239,8 @@ fn can_mount() -> bool {
     on_a_small_disk(&Command::new("true"), folder.path()).status().is_ok_and(|status| status.success())
 }
 
-/// The same with a disk of 2 MiB at `folder`, which nobody else sees and which goes with the process.
+/// The same with a disk of 2 MiB at `folder`, which nobody else sees and which goes with the process, unless somebody has
+/// it open.
 fn on_a_small_disk(command: &Command, folder: &Path) -> Command {
     std::fs::create_dir_all(folder).unwrap();
     let mut unshared = Command::new("unshare");
@@ -247,10 +258,20 @@ fn on_a_small_disk(command: &Command, folder: &Path) -> Command {
     unshared
 }
 
+/// What a spool holds, into another one.
+fn copy_segments(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "segment") {
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
 /// Writes until nothing fits any more.
 fn fill(path: &Path) {
     use std::io::Write;
-    let mut file = std::fs::File::create(path).unwrap();
+    let mut file = File::create(path).unwrap();
     let piece = [0; 256];
     while file.write_all(&piece).is_ok() {}
 }
