@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use common::db::attempts::AttemptWriter;
-use common::db::deliveries;
 use common::db::intake::{Books, Candidate, Incoming, IntakeConnection};
 use common::db::routing::{self, Decided, NewDelivery};
+use common::db::{Database, deliveries};
 use common::idempotency::{IdempotencyKey, KeyKind};
 use common::ids::{CallbackId, DeliveryId};
 use common::states::{CallbackState, Reason};
@@ -58,14 +58,26 @@ async fn waits<T: Send + 'static>(pool: &PgPool, what: &str, work: impl Future<O
 async fn every_commit_of_a_callbacks_way_waits_for_the_disk() {
     let server = OwnPostgres::start().await;
     let test = server.database().await;
-    let (database, pool) = (test.database(), test.pool().clone());
-    let mut intake = IntakeConnection::open(&test.settings()).await.unwrap();
+    let pool = test.pool().clone();
+    let intake = IntakeConnection::open(&test.settings()).await.unwrap();
     pool.execute("CREATE TABLE told ()").await.unwrap();
     pool.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     pool.execute("SELECT pg_reload_conf()").await.unwrap();
     // Processes read it one after the other.
     wait_until("the server to wait for a standby", LIMIT, async || commit_waits(&pool).await).await;
 
+    let went = tokio::spawn(go_the_way(test.database(), intake, AttemptWriter::new(test.settings()))).await;
+
+    // Whatever came of it: the database is dropped after this, by a commit like any other.
+    pool.execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+    pool.execute("SELECT pg_reload_conf()").await.unwrap();
+    wait_until("the server to wait no more", LIMIT, async || !commit_waits(&pool).await).await;
+    went.unwrap();
+}
+
+/// From the intake to the outcome.
+async fn go_the_way(database: Database, mut intake: IntakeConnection, mut writer: AttemptWriter) {
+    let pool = database.pool().clone();
     let id = CallbackId::new();
     let incoming = Incoming {
         id,
@@ -120,14 +132,8 @@ async fn every_commit_of_a_callbacks_way_waits_for_the_disk() {
     .await;
     assert_eq!(leased.len(), 1);
 
-    let mut writer = AttemptWriter::new(test.settings());
     let recorded =
         waits(&pool, "the outcome", async move { writer.record(&[delivered(delivery, token)], LIMIT).await.unwrap() })
             .await;
     assert!(recorded.iter().all(|one| one.owned) && recorded.len() == 1);
-
-    // The database is dropped after this, by a commit like any other.
-    pool.execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
-    pool.execute("SELECT pg_reload_conf()").await.unwrap();
-    wait_until("the server to wait no more", LIMIT, async || !commit_waits(&pool).await).await;
 }
