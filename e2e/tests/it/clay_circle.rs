@@ -6,6 +6,8 @@ use common::config::WebhookName;
 use common::crash::Point;
 use fake_clay::{CallTo, Column, FakeClay, Keep, Limit, Settings, Table, TableSettings};
 use secrecy::SecretString;
+use sqlx::Executor as _;
+use testkit::receiver::Receiver;
 use testkit::wait::wait_for;
 
 use crate::services::{Role, Services};
@@ -170,6 +172,34 @@ async fn two_workers_keep_to_what_clay_allows_and_no_row_is_dropped() {
     assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
     one.terminate().await;
     two.terminate().await;
+}
+
+/// While nothing can be recorded, no more rows are sent than may come twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_leaves_no_more_unrecorded_rows_than_it_has_slots() {
+    const ROWS: usize = 40;
+    let other = Receiver::start().await;
+    let beside = format!(
+        "[destinations.other]\nkind = \"http\"\nurl = \"{}\"\nallow_private = true\nconcurrency = {CONCURRENCY}\n\
+         [[rules]]\nname = \"both\"\nwhen = \"true\"\nto = [\"leads\", \"other\"]\n",
+        other.url("/leads")
+    );
+    let circle = Circle::new(None, FAST, &beside).await;
+    let intake = circle.services.ingest("ingest").await;
+    let mut holder = circle.services.database.pool().acquire().await.unwrap();
+    holder.execute("BEGIN; LOCK TABLE claygate.attempts IN EXCLUSIVE MODE").await.unwrap();
+    let doomed = circle.services.worker("worker-1").await;
+    circle.services.sender([&intake]).spawn_load(ROWS).await.unwrap();
+    let slots = usize::try_from(CONCURRENCY).unwrap();
+    circle.wait_for_rows(slots).await;
+    // The same leads go to a destination that gives its slots back earlier: there was time enough to send them all.
+    other.wait_for_requests(ROWS).await;
+    assert_eq!(circle.table.distinct(), slots);
+    doomed.kill();
+    holder.execute("ROLLBACK").await.unwrap();
+    let successor = circle.services.worker("worker-2").await;
+    circle.assert_counted(ROWS, 1).await;
+    successor.terminate().await;
 }
 
 /// A worker that dies at `point`, beside another one.

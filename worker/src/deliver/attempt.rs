@@ -181,7 +181,8 @@ impl LaneWork {
     }
 
     /// Has the outcome written. The slot is given back as soon as the outcome is on its way: the next request need not
-    /// wait for this one's commit, and shares it with more of its neighbours.
+    /// wait for this one's commit, and shares it with more of its neighbours. Not so with a row for Clay, which costs
+    /// credits and has no idempotency key: after a crash no more of them come twice than there are slots.
     #[expect(clippy::too_many_arguments, reason = "what is recorded of an attempt, once each")]
     async fn record(
         &self,
@@ -210,8 +211,9 @@ impl LaneWork {
             submission,
         };
         let Some(written) = self.recorder.submit(attempt, begun).await else { return };
-        drop(permit);
+        let until_written = matches!(self.target, Target::Clay(_)).then_some(permit);
         let Ok(recorded) = written.await else { return };
+        drop(until_written);
         if !recorded.owned {
             tracing::info!(delivery = %delivery.id, "the lease had been lost; the attempt is recorded and changes nothing");
             return;
