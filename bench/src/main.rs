@@ -71,8 +71,10 @@ enum Command {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  cargo xtask bench load\n  cargo xtask bench load --only steady --minutes 30\n\n\
-                  Every callback has a number, and the two ends are compared, number by number.")]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench load\n  cargo xtask bench load --only steady --minutes 30 --write\n\n\
+                  Every callback has a number, and the two ends are compared, number by number."
+)]
 struct Load {
     /// Only scenarios whose names begin so: steady, burst, storm, slow, failing, hung; may be given several times
     #[arg(long, value_name = "NAME")]
@@ -92,7 +94,7 @@ struct Load {
     /// Print everything that was measured, round by round, as JSON
     #[arg(long)]
     json: bool,
-    /// Write the tables into docs/proof.md
+    /// Write the tables into docs/proof.md, where a soak has a place of its own
     #[arg(long)]
     write: bool,
 }
@@ -151,7 +153,7 @@ fn run_load(arguments: &Load) -> anyhow::Result<ExitCode> {
         &results,
         &report::proof_to_text(&results, &again.join(" ")),
         arguments.json,
-        arguments.write.then_some(Page::PROOF),
+        arguments.write.then_some(if arguments.minutes.is_some() { Page::SOAK } else { Page::PROOF }),
     )
 }
 

@@ -18,6 +18,8 @@ impl Page {
     pub const PERFORMANCE: Self = Self { file: "docs/performance.md", command: "cargo xtask bench --write" };
     /// What `cargo xtask bench load` counts.
     pub const PROOF: Self = Self { file: "docs/proof.md", command: "cargo xtask bench load --write" };
+    /// What a soak counts; in the same file.
+    pub const SOAK: Self = Self { file: "docs/proof.md", command: "cargo xtask bench load --minutes M --write" };
     /// What `cargo xtask bench growth` asks.
     pub const GROWTH: Self = Self { file: "docs/growth.md", command: "cargo xtask bench growth --write" };
 
@@ -59,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_pages_have_their_marks() {
-        for page in [Page::PERFORMANCE, Page::PROOF, Page::GROWTH] {
+        for page in [Page::PERFORMANCE, Page::PROOF, Page::SOAK, Page::GROWTH] {
             let file = format!("{}/../{}", env!("CARGO_MANIFEST_DIR"), page.file);
             let text = std::fs::read_to_string(file).unwrap();
             assert!(replace(&text, &page.begin(), "new").is_some(), "{}", page.file);
