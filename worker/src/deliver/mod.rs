@@ -1,8 +1,9 @@
 //! Delivering: from a due delivery to its recorded outcome, each destination on a lane of its own.
 //!
 //! A lane takes a slot, then a lease, then makes the attempt, and gives the slot back when the outcome is on its way to
-//! the table (of a row for Clay: when it is there); so the slots bound requests, a queue of fixed length bounds unwritten
-//! outcomes, and a destination that hangs fills its own slots only. A message is acknowledged as soon as each of its deliveries is leased, ended or back in its queue.
+//! the table (of a row for Clay: when it is there); so the slots bound requests, a queue of fixed length bounds
+//! unwritten outcomes, and a destination that hangs fills its own slots only. A message is acknowledged as soon as each
+//! of its deliveries is leased, ended or back in its queue.
 //!
 //! Safe to run twice on one delivery: the lease keeps others away, and what a straggler reports is recorded without
 //! changing anything. A worker that dies leaves leases that run out; [`crate::rescue`] gives them back.
