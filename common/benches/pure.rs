@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
-use common::canonical::check_body;
+use common::canonical::{check_body, check_body_for};
 use common::config::{ActiveSecret, Verification};
 use common::idempotency::{KeyInput, derive_key};
 use common::lead::Lead;
@@ -84,6 +84,9 @@ fn key(c: &mut Criterion) {
     for (name, body) in bodies() {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(BenchmarkId::new("parse and digest", name), |b| b.iter(|| check_body(black_box(&body))));
+        group.bench_function(BenchmarkId::new("check and digest", name), |b| {
+            b.iter(|| check_body_for(black_box(&body), &[]));
+        });
     }
     let checked = check_body(&body(600)).unwrap();
     let pointers = ["/email".to_owned(), "/company_name".to_owned()];

@@ -61,12 +61,17 @@ pub struct KeyInput<'a> {
     pub header: Option<&'a str>,
     /// The source's pointers; empty: none.
     pub pointers: &'a [String],
-    /// The parsed body.
+    /// The parsed body, or as much of it as [`members_read`] names.
     pub object: &'a Map<String, Value>,
     /// The canonical digest of the body.
     pub digest: &'a [u8; 32],
     /// The `run` query parameter.
     pub run: Option<&'a str>,
+}
+
+/// The object's own members that `pointers` begin at: all that [`derive_key`] reads of the object.
+pub fn members_read(pointers: &[String]) -> Vec<String> {
+    pointers.iter().filter_map(|path| Some(pointer::split_first(path)?.0)).collect()
 }
 
 /// A key, and whether configured pointers had to be passed over because a value was missing, null, empty or a placeholder.

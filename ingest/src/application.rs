@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commit::clock::DatabaseClock;
 use crate::commit::health::DatabaseHealth;
+use crate::commit::mailbox::Mailbox;
 use crate::commit::queue::Queue;
 use crate::commit::writer::{Shared, Writer};
 use crate::http::admission::Admission;
@@ -211,7 +212,13 @@ fn listen(config: &Config, shared: &Arc<Shared>, shutdown: &CancellationToken) -
     let bind = |source| StartError::Bind { listen: ingest.listen, source };
     let commit_timeout = ingest.limits.commit_timeout;
     let longest = ingest.limits.body_timeout + commit_timeout + commit_timeout.max(SPOOL_LIMIT_MIN);
-    let server = HttpServer::new(move || App::new().app_data(gate.clone()).default_service(web::to(receive)))
+    // Called on each thread that answers.
+    let app = move || {
+        let mailbox = Arc::new(Mailbox::default());
+        actix_web::rt::spawn(Arc::clone(&mailbox).hand_on());
+        App::new().app_data(gate.clone()).app_data(web::Data::from(mailbox)).default_service(web::to(receive))
+    };
+    let server = HttpServer::new(app)
         .workers(ingest.threads)
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(ingest.limits.header_timeout)

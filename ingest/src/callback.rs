@@ -13,8 +13,18 @@ use sha2::{Digest, Sha256};
 use crate::commit::Entry;
 use crate::sources::Source;
 
+/// The member in which a body names the row that it came back from.
+const ROW_MEMBER: &str = "claygate_id";
 /// Members of Clay's routine webhooks.
 const ROUTINE_MEMBERS: [&str; 3] = ["webhookId", "createdAt", "data"];
+
+/// The members of a body that [`read`] looks at, for a source with these pointers.
+pub(crate) fn members_read(pointers: &[String]) -> Vec<String> {
+    let mut names = idempotency::members_read(pointers);
+    names.push(ROW_MEMBER.to_owned());
+    names.extend(ROUTINE_MEMBERS.map(str::to_owned));
+    names
+}
 
 /// An authenticated request.
 pub(crate) struct Request<'a> {
@@ -41,7 +51,7 @@ pub(crate) struct Read {
 
 /// Reads `request`.
 pub(crate) fn read(request: Request<'_>) -> Read {
-    let checked = match canonical::check_body(&request.body) {
+    let checked = match canonical::check_body_for(&request.body, &request.source.members_read) {
         Ok(checked) => checked,
         Err(malformed) => return unusable(request, malformed),
     };
@@ -58,7 +68,7 @@ pub(crate) fn read(request: Request<'_>) -> Read {
         key: derived.key,
         digest: checked.digest,
         row_id: request.proven_row.or_else(|| named_row(&checked.object)),
-        skip: skip_reason(&checked.object),
+        skip: skip_reason(&checked.object, checked.has_others),
         body: request.body,
         headers: request.headers,
         received_at: None,
@@ -86,18 +96,19 @@ fn unusable(request: Request<'_>, malformed: Malformed) -> Read {
     Read { entry, malformed: Some(malformed), pointers_missed: false }
 }
 
-/// The row that the body says it came back from, by its member `claygate_id`. A row that the URL proves comes first.
+/// The row that the body says it came back from, by its member [`ROW_MEMBER`]. A row that the URL proves comes first.
 fn named_row(object: &Map<String, Value>) -> Option<RowId> {
-    object.get("claygate_id")?.as_str()?.trim().parse().ok()
+    object.get(ROW_MEMBER)?.as_str()?.trim().parse().ok()
 }
 
 /// Clay's routine webhooks and their test event are no leads. A lead that happens to have an empty `data` is one.
-fn skip_reason(object: &Map<String, Value>) -> Option<Reason> {
+/// `has_others`: it has members that are not in `object`.
+fn skip_reason(object: &Map<String, Value>, has_others: bool) -> Option<Reason> {
     let data = object.get("data")?.as_object()?;
     if data.get("routine_run_id").is_some_and(|id| !id.is_null()) {
         return Some(Reason::Routine);
     }
-    let is_routine = object.keys().all(|name| ROUTINE_MEMBERS.contains(&name.as_str()));
+    let is_routine = !has_others && object.keys().all(|name| ROUTINE_MEMBERS.contains(&name.as_str()));
     (data.is_empty() && is_routine).then_some(Reason::TestEvent)
 }
 
@@ -122,7 +133,9 @@ mod tests {
             (json!({"data": "routine_run_id"}), None),
             (json!({}), None),
         ] {
-            assert_eq!(skip_reason(body.as_object().unwrap()), reason, "{body}");
+            let raw = body.to_string();
+            let checked = canonical::check_body_for(raw.as_bytes(), &members_read(&[])).unwrap();
+            assert_eq!(skip_reason(&checked.object, checked.has_others), reason, "{body}");
         }
     }
 

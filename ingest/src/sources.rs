@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use common::config::{self, Changed, Config, Verification};
 
+use crate::callback;
 use crate::commit::settle::Policy;
 use crate::telemetry::Outcomes;
 
@@ -13,6 +14,8 @@ pub(crate) struct Source {
     pub(crate) name: Arc<str>,
     pub(crate) config: config::Source,
     pub(crate) body_bytes_max: usize,
+    /// What is read of a body beside its digest.
+    pub(crate) members_read: Vec<String>,
     /// No verification looks at the body.
     pub(crate) proof_is_in_head: bool,
     pub(crate) outcomes: Outcomes,
@@ -51,6 +54,7 @@ impl Source {
             name: source.name.as_str().into(),
             config: source.clone(),
             body_bytes_max: source.max_body_bytes.unwrap_or(config.ingest.max_body_bytes),
+            members_read: callback::members_read(&source.idempotency.pointers),
             proof_is_in_head: !source.verify.iter().any(signs_body),
             outcomes: Outcomes::of(&source.name),
         }

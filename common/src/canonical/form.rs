@@ -15,8 +15,10 @@ const CHUNK_BYTES: usize = 4096;
 enum Kind {
     Object,
     Array,
-    /// Between the quotes.
-    Text,
+    /// A string, quotes left out, that stands as it is: valid JSON holds no quote and no control character unescaped.
+    Plain,
+    /// A string, quotes left out, with a backslash in it.
+    Escaped,
     /// A number, `true`, `false` or `null`, as written.
     Literal,
 }
@@ -24,7 +26,7 @@ enum Kind {
 #[derive(Clone, Copy)]
 struct Token {
     kind: Kind,
-    /// Text and literals: the bytes `start..end` of the input.
+    /// Strings and literals: the bytes `start..end` of the input.
     start: usize,
     end: usize,
     /// The token behind this one and everything in it.
@@ -60,8 +62,8 @@ fn tokenize(raw: &[u8]) -> Vec<Token> {
                 at += 1;
             }
             b'"' => {
-                let end = end_of_text(raw, at + 1);
-                tokens.push(Token { kind: Kind::Text, start: at + 1, end, next });
+                let (end, kind) = end_of_text(raw, at + 1);
+                tokens.push(Token { kind, start: at + 1, end, next });
                 at = end + 1;
             }
             b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => at += 1,
@@ -75,17 +77,21 @@ fn tokenize(raw: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// The position of the closing quote.
-fn end_of_text(raw: &[u8], start: usize) -> usize {
+/// The position of the closing quote, and what stands before it.
+fn end_of_text(raw: &[u8], start: usize) -> (usize, Kind) {
     let mut at = start;
+    let mut kind = Kind::Plain;
     while let Some(&byte) = raw.get(at) {
         match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
+            b'"' => return (at, kind),
+            b'\\' => {
+                kind = Kind::Escaped;
+                at += 2;
+            }
             _ => at += 1,
         }
     }
-    raw.len()
+    (raw.len(), kind)
 }
 
 /// The position behind a number, `true`, `false` or `null`; at least one byte on.
@@ -109,10 +115,7 @@ impl<'a> Form<'a> {
             Kind::Object => self.write_object(index, token.next),
             Kind::Array => self.write_array(index, token.next),
             Kind::Literal => self.put(self.slice(token)),
-            Kind::Text => {
-                let text = decode(self.slice(token));
-                self.put_text(&text);
-            }
+            Kind::Plain | Kind::Escaped => self.put_text(&self.text(token)),
         }
     }
 
@@ -121,7 +124,7 @@ impl<'a> Form<'a> {
         let mut key = index + 1;
         while key < behind {
             let Some(&token) = self.tokens.get(key) else { break };
-            members.push((decode(self.slice(token)), key + 1));
+            members.push((self.text(token), key + 1));
             key = self.tokens.get(key + 1).map_or(behind, |value| value.next);
         }
         // Stable: members of the same key stay in the order of the text, and the last one counts.
@@ -159,20 +162,19 @@ impl<'a> Form<'a> {
         self.raw.get(token.start..token.end).unwrap_or_default()
     }
 
-    fn put_text(&mut self, text: &[u8]) {
+    /// The value of a string.
+    fn text(&self, token: Token) -> Cow<'a, [u8]> {
+        match token.kind {
+            Kind::Escaped => Cow::Owned(decode(self.slice(token))),
+            _ => Cow::Borrowed(self.slice(token)),
+        }
+    }
+
+    fn put_text(&mut self, text: &Cow<'_, [u8]>) {
         self.put(b"\"");
-        if text.iter().any(|byte| must_escape(*byte)) {
-            let mut escaped = Vec::with_capacity(text.len() + 16);
-            for &byte in text {
-                match byte {
-                    b'"' | b'\\' => escaped.extend([b'\\', byte]),
-                    0..0x20 => escaped.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                    _ => escaped.push(byte),
-                }
-            }
-            self.put(&escaped);
-        } else {
-            self.put(text);
+        match text {
+            Cow::Owned(text) if text.iter().any(|byte| must_escape(*byte)) => self.put(&escape(text)),
+            text => self.put(text),
         }
         self.put(b"\"");
     }
@@ -194,11 +196,20 @@ const fn must_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// The value of a JSON string, given what stands between its quotes.
-fn decode(inner: &[u8]) -> Cow<'_, [u8]> {
-    if !inner.contains(&b'\\') {
-        return Cow::Borrowed(inner);
+fn escape(text: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(text.len() + 16);
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => escaped.extend([b'\\', byte]),
+            0..0x20 => escaped.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => escaped.push(byte),
+        }
     }
+    escaped
+}
+
+/// The value of a JSON string, given what stands between its quotes.
+fn decode(inner: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(inner.len());
     let mut rest = inner;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -219,7 +230,7 @@ fn decode(inner: &[u8]) -> Cow<'_, [u8]> {
             other => value.push(other),
         }
     }
-    Cow::Owned(value)
+    value
 }
 
 /// Decodes what stands behind `\u`, with the low surrogate that follows a high one; gives what is left.

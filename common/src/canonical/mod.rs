@@ -9,8 +9,12 @@
 //! into an error.
 
 mod form;
+mod members;
 
+use serde::de::DeserializeSeed;
 use serde_json::{Map, Value};
+
+use self::members::{Document, Wanted};
 
 /// Why a body is not a usable JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +31,10 @@ pub struct Malformed {
 /// A callback's body: checked, and with the SHA-256 of its canonical form.
 #[derive(Debug, Clone)]
 pub struct CheckedBody {
-    /// The parsed object.
+    /// The parsed object; only the members that were asked for, where some were.
     pub object: Map<String, Value>,
+    /// There are members that were not asked for.
+    pub has_others: bool,
     /// SHA-256 of the canonical form.
     pub digest: [u8; 32],
 }
@@ -40,9 +46,25 @@ pub struct CheckedBody {
 /// [`Malformed`] for anything that is not a JSON object in UTF-8: syntax, a lone surrogate, a number out of a double's
 /// range, more than 127 levels of nesting, anything behind the object.
 pub fn check_body(raw: &[u8]) -> Result<CheckedBody, Malformed> {
-    match serde_json::from_slice(raw) {
-        Ok(Value::Object(object)) => Ok(CheckedBody { object, digest: form::digest(raw) }),
-        Ok(_) => Err(not_an_object(raw)),
+    check(raw, Wanted::All)
+}
+
+/// As [`check_body`], but keeps of the object only its own members of these names, which is several times cheaper.
+///
+/// # Errors
+/// The same as [`check_body`], for the same bodies.
+pub fn check_body_for(raw: &[u8], names: &[String]) -> Result<CheckedBody, Malformed> {
+    check(raw, Wanted::Named(names))
+}
+
+fn check(raw: &[u8], wanted: Wanted<'_>) -> Result<CheckedBody, Malformed> {
+    let mut deserializer = serde_json::Deserializer::from_slice(raw);
+    let read = wanted.deserialize(&mut deserializer).and_then(|document| deserializer.end().map(|()| document));
+    match read {
+        Ok(Document::Object { members, has_others }) => {
+            Ok(CheckedBody { object: members, has_others, digest: form::digest(raw) })
+        }
+        Ok(Document::NoObject) => Err(not_an_object(raw)),
         Err(error) => Err(malformed(&error)),
     }
 }

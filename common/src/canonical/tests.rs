@@ -80,6 +80,22 @@ fn a_key_that_stands_twice_counts_as_in_the_parsed_object() {
 }
 
 #[test]
+fn only_the_members_that_were_asked_for_are_kept() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let raw = br#"{"\u0061":{"x":[1]},"b":2,"a":{"x":[2]},"c":[{"a":"no"}]}"#;
+    for (wanted, kept, has_others) in [
+        (names(&["a", "gone"]), json!({"a": {"x": [2]}}), true),
+        (names(&["a", "b", "c"]), json!({"a": {"x": [2]}, "b": 2, "c": [{"a": "no"}]}), false),
+        (names(&[]), json!({}), true),
+    ] {
+        let checked = check_body_for(raw, &wanted).unwrap();
+        assert_eq!((Value::Object(checked.object), checked.has_others), (kept, has_others), "{wanted:?}");
+        assert_eq!(checked.digest, check_body(raw).unwrap().digest);
+    }
+    assert!(!check_body_for(b"{}", &[]).unwrap().has_others);
+}
+
+#[test]
 fn whatever_is_no_object_is_refused_with_its_position() {
     for (body, what, line, column) in [
         (&b""[..], "EOF while parsing a value", 1, 1),
@@ -103,6 +119,7 @@ fn whatever_is_no_object_is_refused_with_its_position() {
         (b"{\"a\":1,}", "trailing comma", 1, 8),
     ] {
         let error = check_body(body).unwrap_err();
+        assert_eq!(check_body_for(body, &[]).unwrap_err(), error, "{body:?}");
         let column = std::cmp::max(column, 1);
         assert_eq!((error.what.as_str(), error.line, error.column), (what, line, column), "{body:?}");
     }
@@ -122,6 +139,9 @@ fn nesting_is_limited() {
     let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
     assert!(check_body(nested(126).as_bytes()).is_ok());
     assert_eq!(check_body(nested(127).as_bytes()).unwrap_err().what, "nesting deeper than 127 levels");
+    for body in [nested(127), "{\"a\":".repeat(100_000)] {
+        assert_eq!(check_body_for(body.as_bytes(), &[]).unwrap_err().what, "nesting deeper than 127 levels");
+    }
     assert_eq!(check_body("{\"a\":".repeat(100_000).as_bytes()).unwrap_err().what, "nesting deeper than 127 levels");
 }
 
@@ -262,6 +282,19 @@ proptest! {
         let changed = before.as_ref() != Some(&leaf);
         let after = Json::Object(members);
         prop_assert_eq!(digest(&written(&value, &[1])) != digest(&written(&after, &[1])), changed);
+    }
+
+    #[test]
+    fn whatever_is_kept_the_rest_is_checked_all_the_same(text in "[\\[\\]{}\",:\\\\u0-9a-fe.\\- ]{0,40}", value in any_object(), cut in 0..400usize) {
+        let whole = written(&value, &[1, 2, 3]);
+        let broken: Vec<u8> = whole.bytes().take(cut).chain(text.bytes()).collect();
+        for raw in [whole.as_bytes(), text.as_bytes(), &broken[..]] {
+            let digest = |checked: Result<CheckedBody, Malformed>| checked.map(|checked| checked.digest);
+            let parsed = serde_json::from_slice::<Value>(raw);
+            let checked = digest(check_body_for(raw, &[]));
+            prop_assert_eq!(parsed.is_ok_and(|value| value.is_object()), checked.is_ok());
+            prop_assert_eq!(digest(check_body(raw)), checked);
+        }
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Entry, Outcome};
+use super::Entry;
+use super::mailbox::Reply;
 use crate::http::admission::Permit;
 
 /// Most entries of one batch.
@@ -28,7 +29,7 @@ const BATCH_EVERY: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) entry: Entry,
-    pub(crate) answer: oneshot::Sender<Outcome>,
+    pub(crate) reply: Reply,
     /// Lives as long as the entry is worked on, whether or not its request still waits: this bounds the queue.
     pub(crate) permit: Permit,
 }
@@ -57,6 +58,10 @@ impl Queue {
                 return;
             }
             state.waiting.push_back(job);
+            // Behind the first, a writer that is free waits until the batch is ripe: waking it before costs a system call.
+            if state.waiting.len() > 1 && !state.is_worth_it() {
+                return;
+            }
         }
         self.arrived.notify_one();
     }
@@ -104,10 +109,15 @@ impl Queue {
 impl State {
     /// When what waits makes a batch; `None`: now, or nothing waits.
     fn ripe_at(&self) -> Option<Instant> {
-        let first = self.waiting.front()?;
-        let is_worth_it = self.waiting.len() >= BATCH_WORTH || self.waiting.len() == first.permit.requests_in_flight();
         let at = self.taken_at? + BATCH_EVERY;
-        (!self.closed && !is_worth_it && at > Instant::now()).then_some(at)
+        let waits = !self.waiting.is_empty() && !self.closed && !self.is_worth_it();
+        (waits && at > Instant::now()).then_some(at)
+    }
+
+    /// Whether there is nothing to wait for: enough has come, or everything that is in flight.
+    fn is_worth_it(&self) -> bool {
+        let all = self.waiting.front().map_or(0, |first| first.permit.requests_in_flight());
+        self.waiting.len() >= BATCH_WORTH || self.waiting.len() == all
     }
 
     fn take_batch(&mut self) -> Vec<Job> {

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::clock::DatabaseClock;
 use super::health::DatabaseHealth;
+use super::mailbox::send_all;
 use super::queue::{Job, Queue};
 use super::session::Session;
 use super::settle::{Policy, settle};
@@ -68,9 +69,9 @@ impl Writer {
     async fn work_off(&mut self, batch: Vec<Job>) {
         let mut entries = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
-        for Job { entry, answer, permit } in batch {
+        for Job { entry, reply, permit } in batch {
             entries.push(entry);
-            waiting.push((answer, permit));
+            waiting.push((reply, permit));
         }
         let mut outcomes = vec![None; entries.len()];
         if let Err(error) = self.commit(&entries, &mut outcomes).await {
@@ -86,11 +87,8 @@ impl Writer {
         if outcomes.contains(&None) {
             self.spool(entries, &mut outcomes).await;
         }
-        for ((answer, permit), outcome) in waiting.into_iter().zip(outcomes) {
-            // Nobody may be waiting any more; what was committed stays committed.
-            let _disconnected = answer.send(outcome.unwrap_or(Outcome::Unavailable));
-            drop(permit);
-        }
+        let answers = waiting.into_iter().zip(outcomes);
+        send_all(answers.map(|((reply, _permit), outcome)| (reply, outcome.unwrap_or(Outcome::Unavailable))));
     }
 
     /// Commits what it can. Does nothing while Postgres is known to be away.
@@ -158,9 +156,9 @@ mod tests {
     use common::idempotency::{IdempotencyKey, KeyKind};
     use common::ids::CallbackId;
     use testkit::postgres::TestDatabase;
-    use tokio::sync::oneshot;
 
     use super::*;
+    use crate::commit::mailbox::{Mailbox, Reply};
     use crate::http::admission::Admission;
 
     struct Panics;
@@ -189,10 +187,12 @@ mod tests {
         shared.health.probe(&shared.settings).await.unwrap();
         let writing = tokio::spawn(Writer::new(Arc::clone(&shared), books()).run());
         let admission = Admission::new(10, 1_000);
+        let mailbox = Arc::new(Mailbox::default());
+        tokio::spawn(Arc::clone(&mailbox).hand_on());
         let send = async |key: u8, digest: u8| {
-            let (answer, outcome) = oneshot::channel();
+            let (reply, outcome) = Reply::by(&mailbox);
             let entry = Entry::Callback(callback(key, digest));
-            shared.queue.push(Job { entry, answer, permit: admission.admit(2).unwrap() });
+            shared.queue.push(Job { entry, reply, permit: admission.admit(2).unwrap() });
             outcome.await.ok()
         };
         assert!(matches!(send(1, 1).await, Some(Outcome::Accepted { .. })));

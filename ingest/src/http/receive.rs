@@ -18,7 +18,6 @@ use common::crash::{self, Point};
 use common::db::quarantine;
 use common::signature::{self, Proof, RequestParts};
 use time::OffsetDateTime;
-use tokio::sync::oneshot;
 
 use super::admission::{Admission, Overloaded, Permit};
 use super::answer::{self, Status};
@@ -26,6 +25,7 @@ use super::body::{self, BodyProblem};
 use super::headers;
 use super::problem::Problem;
 use crate::callback::{self, Read, Request};
+use crate::commit::mailbox::{Mailbox, Reply};
 use crate::commit::queue::{Job, Queue};
 use crate::commit::writer::Shared;
 use crate::commit::{Entry, Outcome};
@@ -48,7 +48,12 @@ pub(crate) struct Gate {
 }
 
 /// Answers one request.
-pub(crate) async fn receive(request: HttpRequest, mut payload: web::Payload, gate: web::Data<Gate>) -> HttpResponse {
+pub(crate) async fn receive(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    gate: web::Data<Gate>,
+    mailbox: web::Data<Mailbox>,
+) -> HttpResponse {
     let source = gate.sources.on(request.path());
     if let (None, Some(rows), Some(destination)) = (source, &gate.rows, destination_of(request.path())) {
         let (response, unread) = receive_rows(&request, payload, rows, destination).await;
@@ -59,7 +64,7 @@ pub(crate) async fn receive(request: HttpRequest, mut payload: web::Payload, gat
     }
     let problem = match source {
         None => Problem::UnknownPath,
-        Some(source) => match take(&request, &mut payload, &gate, source).await {
+        Some(source) => match take(&request, &mut payload, &gate, source, &mailbox).await {
             Ok(response) => return response,
             Err(problem) => {
                 source.outcomes.count_problem(&problem);
@@ -75,6 +80,7 @@ async fn take(
     payload: &mut web::Payload,
     gate: &Gate,
     source: &Source,
+    mailbox: &Arc<Mailbox>,
 ) -> Result<HttpResponse, Problem> {
     check_head(request, gate.headers_max)?;
     let kind = request.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
@@ -94,7 +100,7 @@ async fn take(
         source.outcomes.pointers_missed.increment(1);
     }
     crash::point(Point::AfterVerify);
-    let outcome = submit(&gate.shared.queue, entry, permit).await;
+    let outcome = submit(&gate.shared.queue, entry, permit, mailbox).await;
     source.outcomes.ack_seconds.record(body_read_at.elapsed());
     respond(outcome, malformed, &source.outcomes)
 }
@@ -161,9 +167,9 @@ fn key_header(headers: &HeaderMap) -> Option<&str> {
     KEY_HEADERS.iter().find_map(|name| headers.get(*name)?.to_str().ok().filter(|value| !value.trim().is_empty()))
 }
 
-async fn submit(queue: &Queue, entry: Entry, permit: Permit) -> Outcome {
-    let (answer, outcome) = oneshot::channel();
-    queue.push(Job { entry, answer, permit });
+async fn submit(queue: &Queue, entry: Entry, permit: Permit, mailbox: &Arc<Mailbox>) -> Outcome {
+    let (reply, outcome) = Reply::by(mailbox);
+    queue.push(Job { entry, reply, permit });
     // Dropped without an answer, by a writer that died or a queue that is closed: the sender has to come again.
     outcome.await.unwrap_or(Outcome::Unavailable)
 }
