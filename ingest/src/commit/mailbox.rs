@@ -78,8 +78,7 @@ mod tests {
         }
         for _ in 0..3 {
             let ids: Vec<_> = (0..100).map(|_| common::ids::CallbackId::new()).collect();
-            let (replies, outcomes): (Vec<_>, Vec<_>) =
-                mailboxes.iter().cycle().map(Reply::by).take(ids.len()).unzip();
+            let (replies, outcomes): (Vec<_>, Vec<_>) = mailboxes.iter().cycle().map(Reply::by).take(ids.len()).unzip();
             let at = time::OffsetDateTime::UNIX_EPOCH;
             send_all(replies.into_iter().zip(ids.iter().map(|id| Outcome::Accepted { id: *id, at })));
             for (outcome, id) in outcomes.into_iter().zip(ids) {

@@ -54,7 +54,8 @@ impl LaneWork {
     pub(super) fn spawn(self: &Arc<Self>, started: Started) {
         let work = Arc::clone(self);
         self.lane.gate.start();
-        self.attempts.spawn(async move { work.attempt(started).await });
+        // In a box of its own: on its way into a task a future is copied several times, and this one has kilobytes.
+        self.attempts.spawn(Box::pin(async move { work.attempt(started).await }));
     }
 
     /// Starts what stands first in the line, as soon as it has a slot; gives it back where that takes too long, or where
@@ -93,8 +94,7 @@ impl LaneWork {
         let Started { delivery, permit, turn } = started;
         let has_time = || self.has_time(&delivery);
         if self.lane.gate.is_held() || !has_time() {
-            self.give_back(&delivery, Duration::ZERO).await;
-            return;
+            return Box::pin(self.give_back(&delivery, Duration::ZERO)).await;
         }
         crash::point(Point::AfterLease);
         let started_at = Instant::now();
@@ -107,7 +107,7 @@ impl LaneWork {
         };
         let (outcome, begun, submission) = match made {
             Made::Attempt { outcome, begun, submission } => (outcome, begun, submission),
-            Made::Nothing { wait } => return self.give_back(&delivery, wait).await,
+            Made::Nothing { wait } => return Box::pin(self.give_back(&delivery, wait)).await,
         };
         let duration = begun.elapsed();
         self.lane.note_attempt(duration);
@@ -128,7 +128,7 @@ impl LaneWork {
         has_time: &(dyn Fn() -> bool + Send + Sync),
     ) -> Made {
         if let (Target::Clay(target), Some(counter)) = (&self.target, &self.counter) {
-            return self.submit(target, counter, delivery, turn, has_time).await;
+            return Box::pin(self.submit(target, counter, delivery, turn, has_time)).await;
         }
         if let Err(wait) = self.take_turn(turn).await {
             return Made::Nothing { wait };
@@ -145,7 +145,7 @@ impl LaneWork {
     /// Waits until the destination's rate lets one request go; `Err`: how long it may not.
     pub(super) async fn take_turn(&self, turn: Option<Instant>) -> Result<(), Duration> {
         let Some(pace) = &self.pace else { return Ok(()) };
-        match pace.wait(turn).await {
+        match Box::pin(pace.wait(turn)).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(

@@ -46,11 +46,26 @@ pub(super) enum BuildError {
 /// One step, compiled.
 pub(super) struct PreparedStep {
     method: Method,
-    url: Text,
+    url: PreparedUrl,
     headers: Vec<(HeaderName, Text)>,
     body: PreparedBody,
     /// Name and JSON pointer.
     pub(super) capture: Vec<(String, String)>,
+}
+
+enum PreparedUrl {
+    /// The same for every lead; `None`: it is not a URL.
+    Fixed(Option<Url>),
+    Template(Text),
+}
+
+impl PreparedUrl {
+    fn of(text: Text) -> Self {
+        match text {
+            Text::Literal(url) => Self::Fixed(Url::parse(&url).ok()),
+            template @ Text::Template(_) => Self::Template(template),
+        }
+    }
 }
 
 enum PreparedBody {
@@ -92,7 +107,7 @@ impl PreparedStep {
             Body::Empty => PreparedBody::Empty,
         };
         let capture = step.capture.iter().map(|(name, pointer)| (name.clone(), pointer.clone())).collect();
-        Ok(Self { method, url, headers, body, capture })
+        Ok(Self { method, url: PreparedUrl::of(url), headers, body, capture })
     }
 
     /// The one step of a Slack webhook.
@@ -105,7 +120,7 @@ impl PreparedStep {
         let text = text.map(|text| templates.text(text, Escape::Slack)).transpose().map_err(|source| {
             PrepareError::Template { destination: destination.to_owned(), what: "text".to_owned(), source }
         })?;
-        let url = Text::Literal(url.to_owned());
+        let url = PreparedUrl::Fixed(Url::parse(url).ok());
         let body = PreparedBody::Slack(text);
         Ok(Self { method: Method::POST, url, headers: Vec::new(), body, capture: Vec::new() })
     }
@@ -158,8 +173,13 @@ impl Builder<'_> {
         captured: &Map<String, Value>,
     ) -> Result<Request, BuildError> {
         let context = Context::new(|| self.context(captured));
-        let url = self.render(&step.url, &context).map_err(BuildError::UrlTemplate)?;
-        let url = Url::parse(&url).map_err(|_| BuildError::Url)?;
+        let url = match &step.url {
+            PreparedUrl::Fixed(url) => url.clone().ok_or(BuildError::Url)?,
+            PreparedUrl::Template(text) => {
+                let url = self.render(text, &context).map_err(BuildError::UrlTemplate)?;
+                Url::parse(&url).map_err(|_| BuildError::Url)?
+            }
+        };
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(BuildError::Url);
         }
