@@ -115,7 +115,8 @@ impl<'a> Form<'a> {
             Kind::Object => self.write_object(index, token.next),
             Kind::Array => self.write_array(index, token.next),
             Kind::Literal => self.put(self.slice(token)),
-            Kind::Plain | Kind::Escaped => self.put_text(&self.text(token)),
+            Kind::Plain => self.put_text(self.slice(token), true),
+            Kind::Escaped => self.put_text(&decode(self.slice(token)), false),
         }
     }
 
@@ -138,7 +139,7 @@ impl<'a> Form<'a> {
             if !std::mem::take(&mut first) {
                 self.put(b",");
             }
-            self.put_text(key);
+            self.put_text(key, matches!(key, Cow::Borrowed(_)));
             self.put(b":");
             self.write(*value);
         }
@@ -162,7 +163,7 @@ impl<'a> Form<'a> {
         self.raw.get(token.start..token.end).unwrap_or_default()
     }
 
-    /// The value of a string.
+    /// The value of a string; borrowed where it is plain.
     fn text(&self, token: Token) -> Cow<'a, [u8]> {
         match token.kind {
             Kind::Escaped => Cow::Owned(decode(self.slice(token))),
@@ -170,11 +171,12 @@ impl<'a> Form<'a> {
         }
     }
 
-    fn put_text(&mut self, text: &Cow<'_, [u8]>) {
+    fn put_text(&mut self, text: &[u8], is_plain: bool) {
         self.put(b"\"");
-        match text {
-            Cow::Owned(text) if text.iter().any(|byte| must_escape(*byte)) => self.put(&escape(text)),
-            text => self.put(text),
+        if is_plain || !text.iter().any(|byte| must_escape(*byte)) {
+            self.put(text);
+        } else {
+            self.put(&escape(text));
         }
         self.put(b"\"");
     }
