@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use common::retry::parse_retry_after;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Request, Response, retry};
+use reqwest::{Client, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::guard::{Guard, Refused};
@@ -93,8 +93,6 @@ impl HttpClient {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .redirect(Policy::none())
-            // One attempt is one request: the client sends nothing again, and copies no request to be able to.
-            .retry(retry::never().max_retries_per_request(0))
             .referer(false)
             .no_proxy()
             .dns_resolver(Arc::new(guard))
