@@ -1,7 +1,7 @@
 //! Reads an object and keeps only the members that somebody asks for.
 //!
 //! What nobody asks for passes the same parser, so the same texts are refused at the same place, but nothing of it is
-//! kept: for a callback of which the intake needs one or two members, a tree of all of them was the dearest part.
+//! kept: the intake needs one or two members of a callback, and no tree of all of them.
 
 use std::borrow::Cow;
 use std::fmt;

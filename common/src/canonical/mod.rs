@@ -49,7 +49,7 @@ pub fn check_body(raw: &[u8]) -> Result<CheckedBody, Malformed> {
     check(raw, Wanted::All)
 }
 
-/// As [`check_body`], but keeps of the object only its own members of these names, which is several times cheaper.
+/// As [`check_body`], but keeps of the object only its own members of these names, which spares the tree of all the others.
 ///
 /// # Errors
 /// The same as [`check_body`], for the same bodies.

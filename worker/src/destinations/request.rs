@@ -120,7 +120,7 @@ impl PreparedStep {
         let text = text.map(|text| templates.text(text, Escape::Slack)).transpose().map_err(|source| {
             PrepareError::Template { destination: destination.to_owned(), what: "text".to_owned(), source }
         })?;
-        let url = PreparedUrl::Fixed(Url::parse(url).ok());
+        let url = PreparedUrl::of(Text::Literal(url.to_owned()));
         let body = PreparedBody::Slack(text);
         Ok(Self { method: Method::POST, url, headers: Vec::new(), body, capture: Vec::new() })
     }
