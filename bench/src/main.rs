@@ -129,7 +129,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let scenarios = select(&arguments.only, arguments.each)?;
     let working = !arguments.only.is_empty() || arguments.profile;
     let measured = Duration::from_secs(arguments.seconds.unwrap_or(if working { 2 } else { 5 }));
-    let timing = Timing { warm_up: measured / 3, measured, profile: arguments.profile, looks: 1 };
+    let timing = Timing { warm_up: measured / 3, measured, pieces: 1, profile: arguments.profile, looks: 1 };
     let rounds = arguments.rounds.unwrap_or(if working { 1 } else { 3 });
     let results = measure(scenarios, timing, rounds)?;
     finish(&results, &report::to_text(&results), arguments.json, arguments.write.then_some(Page::PERFORMANCE))
@@ -146,7 +146,8 @@ fn run_load(arguments: &Load) -> anyhow::Result<ExitCode> {
     scenarios.retain(|scenario| arguments.only.is_empty() || arguments.only.iter().any(|name| is_load(scenario, name)));
     let measured = Duration::from_secs(arguments.minutes.map_or(arguments.seconds, |minutes| minutes * 60));
     let warm_up = (measured / 3).min(WARM_UP_MAX);
-    let results = measure(scenarios, Timing { warm_up, measured, profile: false, looks: LOOKS }, arguments.rounds)?;
+    let results =
+        measure(scenarios, Timing { warm_up, measured, pieces: 1, profile: false, looks: LOOKS }, arguments.rounds)?;
     let mut again = vec!["cargo xtask bench".to_owned()];
     again.extend(std::env::args().skip(1));
     finish(

@@ -81,7 +81,7 @@ pub async fn run(arguments: &Growth) -> anyhow::Result<Outcome> {
     sizes.sort_unstable();
     sizes.dedup();
     let measured = Duration::from_secs(arguments.seconds);
-    let timing = Timing { warm_up: measured / 3, measured, profile: false, looks: 1 };
+    let timing = Timing { warm_up: measured / 3, measured, pieces: 1, profile: false, looks: 1 };
     let rig = Rig::start(Needs::default(), false).await?;
     let folder = rig.run_folder("growth")?;
     check_room(&folder, &sizes)?;

@@ -42,8 +42,8 @@ struct Process {
     used: Duration,
 }
 
-/// What was used between two samples.
-#[derive(Clone, Debug)]
+/// What was used between two samples, or between several pairs of them.
+#[derive(Clone, Debug, Default)]
 pub struct Usage {
     /// The time between them.
     pub wall: Duration,
@@ -51,6 +51,20 @@ pub struct Usage {
     pub by_group: BTreeMap<String, Duration>,
     /// The part of the machine's CPU time that went to others, from 0 to 1.
     pub foreign: f64,
+}
+
+impl Usage {
+    /// Adds what was used in another time.
+    pub fn add(&mut self, other: &Self) {
+        let (ours, theirs) = (self.wall.as_secs_f64(), other.wall.as_secs_f64());
+        if ours + theirs > 0.0 {
+            self.foreign = (self.foreign * ours + other.foreign * theirs) / (ours + theirs);
+        }
+        self.wall += other.wall;
+        for (name, used) in &other.by_group {
+            *self.by_group.entry(name.clone()).or_default() += *used;
+        }
+    }
 }
 
 impl Sample {
@@ -201,6 +215,20 @@ mod tests {
         let cores = std::thread::available_parallelism().unwrap().get() as f64;
         let expected = 0.122 / cores;
         assert!((usage.foreign - expected).abs() < 1e-9, "{} is not {expected}", usage.foreign);
+    }
+
+    #[test]
+    fn usage_adds_up_and_what_is_foreign_counts_by_time() {
+        let usage = |seconds, foreign| Usage {
+            wall: Duration::from_secs(seconds),
+            by_group: BTreeMap::from([("ingest".to_owned(), Duration::from_secs(seconds))]),
+            foreign,
+        };
+        let mut all = Usage::default();
+        all.add(&usage(1, 0.4));
+        all.add(&usage(3, 0.0));
+        assert_eq!((all.wall, all.by_group["ingest"]), (Duration::from_secs(4), Duration::from_secs(4)));
+        assert!((all.foreign - 0.1).abs() < 1e-9, "{}", all.foreign);
     }
 
     #[test]

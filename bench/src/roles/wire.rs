@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -25,10 +25,19 @@ pub(super) fn say<T: Serialize>(thing: &T) -> anyhow::Result<()> {
 /// # Errors
 /// When the parent is gone, or says something else.
 pub(super) async fn hear_go() -> anyhow::Result<()> {
+    ensure!(hear_go_or_end().await?, "the parent is gone");
+    Ok(())
+}
+
+/// Waits for `go`, or for the parent to end the role; whether it is to go on.
+///
+/// # Errors
+/// When the parent says something else.
+pub(super) async fn hear_go_or_end() -> anyhow::Result<bool> {
     match hear().await?.as_deref() {
-        Some(GO) => Ok(()),
+        Some(GO) => Ok(true),
         Some(other) => bail!("the parent said {other:?} instead of {GO:?}"),
-        None => bail!("the parent is gone"),
+        None => Ok(false),
     }
 }
 

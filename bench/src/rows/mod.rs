@@ -85,7 +85,7 @@ impl Rows {
 /// When something does not start, ends by itself, or hangs.
 pub async fn run(arguments: &Rows) -> anyhow::Result<Results> {
     let rig = Rig::start(Needs::default(), false).await?;
-    let timing = Timing { warm_up: Duration::ZERO, measured: Duration::ZERO, profile: false, looks: 1 };
+    let timing = Timing { warm_up: Duration::ZERO, measured: Duration::ZERO, pieces: 1, profile: false, looks: 1 };
     let header = Header::of(&rig, 1, timing)?;
     let mut runs = Vec::new();
     for (number, plan) in arguments.plans().into_iter().enumerate() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::backlog::Backlog;
 use super::drive::{BODY_BYTES, Window, load, millis, plan};
+use super::turns::Turn;
 use super::{Measurement, Timing};
 use crate::measure::Group;
 use crate::rig::postgres::Expected;
@@ -18,7 +19,7 @@ pub(super) async fn http(folder: &Path, timing: Timing) -> anyhow::Result<Measur
     let listening: http_limit::Listening = server.hear().await?;
     let groups = vec![Group::tree("handler", server.pid())];
     let plan = plan(vec![listening.address], Pace::Closed { connections: 64 }, timing);
-    let (_, measured) = load(folder, plan, timing, groups, &mut Backlog::None).await?;
+    let (_, measured) = load(folder, plan, timing, groups, &mut Backlog::None, &mut Turn::alone()).await?;
     server.end().await?;
     Ok(measured)
 }

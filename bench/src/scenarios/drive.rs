@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::backlog::Backlog;
+use super::turns::Turn;
 use super::{Measurement, Timing};
 use crate::measure::{Group, Sample, Usage, memory};
 use crate::profile::Profiler;
@@ -33,7 +34,7 @@ pub(super) fn plan(addresses: Vec<SocketAddr>, pace: Pace, timing: Timing) -> Pl
         stamped: false,
         pace,
         warm_up_ms: millis(timing.warm_up),
-        measured_ms: millis(timing.measured),
+        piece_ms: millis(timing.piece()),
     }
 }
 
@@ -56,12 +57,12 @@ impl Window {
         Ok(Self { groups, before: Sample::take()?, profiler })
     }
 
-    /// Waits until the load of `timing` is nearly over, and looks at the memory then; and before, where it is to be
+    /// Waits until a piece of the load of `timing` is nearly over, and looks at the memory then; and before, where it is to be
     /// looked at more often.
     pub(super) async fn look_at_memory(&self, timing: Timing) -> anyhow::Result<Vec<BTreeMap<String, f64>>> {
         let mut looks = Vec::new();
         for _ in 0..timing.looks {
-            tokio::time::sleep(timing.measured.mul_f64(MEMORY_AT) / timing.looks).await;
+            tokio::time::sleep(timing.piece().mul_f64(MEMORY_AT) / timing.looks).await;
             looks.push(memory(&self.groups)?);
         }
         Ok(looks)
@@ -77,27 +78,37 @@ impl Window {
     }
 }
 
-/// Sends the load of `plan` and measures what it costs `groups` until nothing of it is left.
+/// Sends the load of `plan`, piece by piece in `turn` with others, and measures what each piece costs `groups` until nothing of
+/// it is left.
 pub(super) async fn load(
     folder: &Path,
     plan: Plan,
     timing: Timing,
     mut groups: Vec<Group>,
     backlog: &mut Backlog<'_>,
+    turn: &mut Turn,
 ) -> anyhow::Result<(Report, Measurement)> {
+    turn.pass().await;
     let mut process = RoleProcess::start("load", &Role::Load(plan), folder)?;
     let warm: Warm = process.hear().await?;
     backlog.wait_until_empty(warm.callbacks).await.context("after the warm-up")?;
     backlog.mark(timing.measured).await?;
 
     groups.push(Group::tree("load", process.pid()));
-    let window = Window::open(groups, folder, timing)?;
-    process.go().await?;
-    let pss_mib_over_time = window.look_at_memory(timing).await?;
-    let report: Report = process.hear().await?;
-    backlog.wait_until_empty(report.callbacks).await?;
-    let usage = window.close().await?;
+    let (mut usage, mut pss_mib_over_time, mut last) = (Usage::default(), Vec::new(), None);
+    for _ in 0..timing.pieces {
+        turn.pass().await;
+        let window = Window::open(groups.clone(), folder, timing)?;
+        process.go().await?;
+        pss_mib_over_time.append(&mut window.look_at_memory(timing).await?);
+        let report: Report = process.hear().await?;
+        backlog.wait_until_empty(report.callbacks).await?;
+        usage.add(&window.close().await?);
+        last = Some(report);
+    }
     process.end().await?;
+    turn.pass().await;
+    let report = last.context("nothing was to be measured")?;
 
     if !report.failures.is_empty() {
         bail!("not every callback was taken: {:?}", report.failures);

@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use super::backlog::Backlog;
 use super::drive::{load, plan};
+use super::turns::Turn;
 use super::{Measurement, Timing};
 use crate::measure::Group;
 use crate::rig::Rig;
@@ -32,7 +33,8 @@ pub(super) async fn run(
         groups.push(Group::tree("postgres", rig.postgres.pid()));
     }
     groups.extend(rabbitmq.map(|rabbitmq| Group::tree("rabbitmq", rabbitmq.pid())));
-    let (_, measured) = load(folder, plan(vec![address], pace, timing), timing, groups, &mut Backlog::None).await?;
+    let (_, measured) =
+        load(folder, plan(vec![address], pace, timing), timing, groups, &mut Backlog::None, &mut Turn::alone()).await?;
     // The handlers have no stop of their own: being dropped, the process is killed.
     drop(process);
     if let Some(rabbitmq) = rabbitmq {

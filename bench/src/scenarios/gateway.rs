@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 
 use super::backlog::{Backlog, Destinations};
 use super::drive::{load, plan};
+use super::turns::Turn;
 use super::{Claygate, Measurement, Queue, Timing, Trouble};
 use crate::measure::Group;
 use crate::rig::Rig;
@@ -19,7 +20,13 @@ use crate::roles::load::{Connection, Plan, Proof};
 const SCRAPE_FOR: Duration = Duration::from_secs(1);
 
 /// Starts it, loads it, and holds what was answered against what is stored, published and delivered.
-pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Claygate) -> anyhow::Result<Measurement> {
+pub(super) async fn run(
+    rig: &Rig,
+    folder: &Path,
+    timing: Timing,
+    claygate: &Claygate,
+    mut turn: Turn,
+) -> anyhow::Result<Measurement> {
     let (mut database, stored) = match claygate.trouble {
         Some(Trouble::Stored(callbacks)) => (rig.postgres.create_filled(callbacks).await?, callbacks),
         _ => (rig.postgres.create().await?, 0),
@@ -68,7 +75,7 @@ pub(super) async fn run(rig: &Rig, folder: &Path, timing: Timing, claygate: &Cla
         (None, Queue::RabbitMq) => Backlog::Published(&mut database),
         (None, Queue::Postgres) => Backlog::None,
     };
-    let (report, mut measured) = load(folder, load_plan, timing, groups, &mut backlog).await?;
+    let (report, mut measured) = load(folder, load_plan, timing, groups, &mut backlog, &mut turn).await?;
 
     if stored > 0 {
         measured.scrapes_per_second = Some(scrape(services.admin).await?);

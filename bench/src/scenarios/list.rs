@@ -44,7 +44,7 @@ const fn open(per_second: f64) -> Pace {
 }
 
 fn row(name: impl Into<String>, title: impl Into<String>, work: Work) -> Scenario {
-    Scenario { name: name.into(), title: title.into(), work }
+    Scenario { name: name.into(), title: title.into(), work, side_of: None }
 }
 
 /// Every scenario, in the order of the table. `each`: the intake at every combination of connections, length, repeats
@@ -144,7 +144,8 @@ fn stored() -> Vec<Scenario> {
     let amounts = [(10_000, "10k", "ten thousand"), (10_000_000, "10m", "ten million")];
     let row = |(callbacks, key, words)| {
         let claygate = Claygate { trouble: Some(Trouble::Stored(callbacks)), ..INTAKE };
-        row(format!("stored-{key}"), format!("intake, {words} stored before"), Work::Claygate(claygate))
+        let row = row(format!("stored-{key}"), format!("intake, {words} stored before"), Work::Claygate(claygate));
+        Scenario { side_of: Some("stored".to_owned()), ..row }
     };
     amounts.map(row).into()
 }
@@ -186,8 +187,10 @@ fn paces(queue: Queue, key: &str, label: &str) -> Vec<Scenario> {
     let ten = Claygate { destinations: 10, pace: open(100.0), ..base };
     let hung = Claygate { trouble: Some(Trouble::HungDestination), ..ten.clone() };
     let title = |what: &str| format!("open loop, {label}: 100/s, 10 destinations, {what}");
-    rows.push(row(format!("ten-healthy-{key}"), title("all well"), Work::Claygate(ten)));
-    rows.push(row(format!("ten-hung-{key}"), title("one of them hung"), Work::Claygate(hung)));
+    for (name, what, claygate) in [("ten-healthy", "all well", ten), ("ten-hung", "one of them hung", hung)] {
+        let row = row(format!("{name}-{key}"), title(what), Work::Claygate(claygate));
+        rows.push(Scenario { side_of: Some(format!("ten-{key}")), ..row });
+    }
     rows
 }
 

@@ -8,6 +8,7 @@ mod gateway;
 mod list;
 mod rounds;
 mod stored;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::roles::load::{Pace, Proof};
 pub use list::{all, loads, select};
 pub use rounds::{FOREIGN_MAX, Round, run_rounds};
 pub(crate) use stored::take_in;
+use turns::Turn;
 
 /// One row of the table.
 #[derive(Clone, Debug)]
@@ -33,6 +35,9 @@ pub struct Scenario {
     pub title: String,
     /// What it does.
     pub work: Work,
+    /// The comparison that it is one side of; its neighbours in the list are the others. Sides are measured in turns of
+    /// [`PIECE`].
+    pub side_of: Option<String>,
 }
 
 /// What a scenario does.
@@ -71,6 +76,10 @@ const STORED_MIN: Duration = Duration::from_secs(100);
 /// So few callbacks a second that the slowest hundredth of two seconds is a handful.
 const FEW: f64 = 200.0;
 const FEW_MIN: Duration = Duration::from_secs(20);
+/// The same where the slowest hundredths of two of them are compared.
+const FEW_COMPARED_MIN: Duration = Duration::from_secs(40);
+/// The time of a turn, where two take turns: short beside what changes on a machine from minute to minute.
+const PIECE: Duration = Duration::from_secs(5);
 
 /// claygate in one of its forms, under one load.
 #[derive(Clone, Debug)]
@@ -130,10 +139,19 @@ pub struct Timing {
     pub warm_up: Duration,
     /// The load of the measurement; what it leaves to do is measured to its end.
     pub measured: Duration,
+    /// In how many pieces of equal length.
+    pub pieces: u32,
     /// Whether a flame graph of each process is drawn.
     pub profile: bool,
     /// How often memory is looked at.
     pub looks: u32,
+}
+
+impl Timing {
+    /// The load of one piece.
+    pub fn piece(&self) -> Duration {
+        self.measured / self.pieces.max(1)
+    }
 }
 
 /// What one run of one scenario gave.
@@ -226,15 +244,16 @@ impl Scenario {
     ///
     /// # Errors
     /// When something does not start, an answer is missing, or the books do not balance.
-    pub async fn run(&self, rig: &Rig, timing: Timing) -> anyhow::Result<Measurement> {
+    async fn run(&self, rig: &Rig, timing: Timing, mut turn: Turn) -> anyhow::Result<Measurement> {
+        turn.pass().await;
         let folder = rig.run_folder(&self.name)?;
-        let timing = self.long_enough(timing);
+        let timing = self.in_pieces(self.long_enough(timing));
         match &self.work {
             Work::HttpLimit => alone::http(&folder, timing).await,
             Work::PostgresAlone { clients, rows } => alone::postgres(rig, &folder, timing, *clients, *rows).await,
             Work::BrokerAlone { window } => alone::broker(rig, &folder, timing, *window).await,
             Work::Express { store, pace } => express::run(rig, &folder, timing, *store, *pace).await,
-            Work::Claygate(claygate) => gateway::run(rig, &folder, timing, claygate).await,
+            Work::Claygate(claygate) => gateway::run(rig, &folder, timing, claygate, turn).await,
         }
     }
 
@@ -247,9 +266,19 @@ impl Scenario {
         }
         match claygate.pace {
             Pace::Open { per_second, .. } if per_second <= FEW => {
-                Timing { measured: timing.measured.max(FEW_MIN), ..timing }
+                let least = if self.side_of.is_some() { FEW_COMPARED_MIN } else { FEW_MIN };
+                Timing { measured: timing.measured.max(least), ..timing }
             }
             _ => timing,
         }
+    }
+
+    /// In pieces, where it takes turns with others. A profile is of one piece.
+    fn in_pieces(&self, timing: Timing) -> Timing {
+        if self.side_of.is_none() || timing.profile {
+            return timing;
+        }
+        let pieces = timing.measured.div_duration_f64(PIECE).round().max(1.0);
+        Timing { pieces: pieces as u32, ..timing }
     }
 }

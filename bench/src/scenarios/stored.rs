@@ -7,6 +7,7 @@ use url::Url;
 use super::backlog::Backlog;
 use super::drive::{load, plan};
 use super::gateway::scrape;
+use super::turns::Turn;
 use super::{Measurement, Timing};
 use crate::measure::Group;
 use crate::rig::Rig;
@@ -34,7 +35,7 @@ pub(crate) async fn take_in(
     let mut groups = services.groups();
     groups.push(Group::tree("postgres", rig.postgres.pid()));
     let plan = plan(services.intakes.clone(), Pace::Closed { connections: CONNECTIONS }, timing);
-    let (report, measured) = load(folder, plan, timing, groups, &mut Backlog::None).await?;
+    let (report, measured) = load(folder, plan, timing, groups, &mut Backlog::None, &mut Turn::alone()).await?;
     let scrapes_per_second = Some(scrape(services.admin).await?);
     services.stop().await?;
     Ok((report.callbacks, Measurement { scrapes_per_second, ..measured }))

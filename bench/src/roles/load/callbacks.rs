@@ -135,7 +135,7 @@ mod tests {
             stamped: true,
             pace: Pace::Closed { connections: 1 },
             warm_up_ms: 0,
-            measured_ms: 0,
+            piece_ms: 0,
         };
         Callback::new(&plan, "127.0.0.1:80".parse().unwrap()).unwrap()
     }

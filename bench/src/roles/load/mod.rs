@@ -2,7 +2,7 @@
 //! moments that answers do not move (open loop, latency counted from the intended moment).
 //!
 //! Warm-up and measurement are one load on the same connections: after the warm-up it says how far it is and waits for
-//! `go`, so that a backlog can be worked off in between.
+//! `go`, so that a backlog can be worked off in between. Each further `go` is a further piece of the measurement.
 
 mod callbacks;
 mod connection;
@@ -70,8 +70,8 @@ pub struct Plan {
     pub pace: Pace,
     /// How long before the measurement.
     pub warm_up_ms: u64,
-    /// How long.
-    pub measured_ms: u64,
+    /// How long each piece of the measurement is.
+    pub piece_ms: u64,
 }
 
 /// Said after the warm-up.
@@ -81,7 +81,7 @@ pub struct Warm {
     pub callbacks: u64,
 }
 
-/// Said at the end.
+/// Said after each piece of the measurement, about all of them so far.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Different callbacks, warm-up included: their numbers are those below.
@@ -90,7 +90,7 @@ pub struct Report {
     pub fresh: u64,
     /// Answers in the measured time.
     pub answers: u64,
-    /// From the first request of the measured time to its last answer, in seconds.
+    /// From the first request of the measured time to its last answer, in seconds; of several pieces their sum.
     pub seconds: f64,
     /// What went wrong, by status or error. Empty: every request was answered as taken or as a repeat.
     pub failures: std::collections::BTreeMap<String, u64>,
@@ -106,17 +106,19 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
     let mut load = pace::Load::open(plan.clone()).await?;
     load.run_for(Duration::from_millis(plan.warm_up_ms)).await?;
     wire::say(&Warm { callbacks: load.callbacks() })?;
-    wire::hear_go().await?;
     let callbacks_before = load.callbacks();
-    let tally = load.run_for(Duration::from_millis(plan.measured_ms)).await?;
-    wire::say(&Report {
-        callbacks: load.callbacks(),
-        fresh: load.callbacks() - callbacks_before,
-        answers: tally.answers(),
-        seconds: tally.seconds(),
-        failures: tally.failures().clone(),
-        latency: tally.latency(),
-    })?;
+    let mut all = Tally::default();
     // What it has used can be read as long as it is there.
-    wire::wait_for_end().await
+    while wire::hear_go_or_end().await? {
+        all.add(&load.run_for(Duration::from_millis(plan.piece_ms)).await?);
+        wire::say(&Report {
+            callbacks: load.callbacks(),
+            fresh: load.callbacks() - callbacks_before,
+            answers: all.answers(),
+            seconds: all.seconds(),
+            failures: all.failures().clone(),
+            latency: all.latency(),
+        })?;
+    }
+    Ok(())
 }

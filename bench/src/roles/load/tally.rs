@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use super::connection::Answer;
 use crate::measure::{Latencies, Quantiles};
 
-/// Answers, failures and latencies of one stretch of load.
-#[derive(Debug)]
+/// Answers, failures and latencies of one stretch of load, or of several.
+#[derive(Debug, Default)]
 pub struct Tally {
-    started: Instant,
-    last: Instant,
+    /// Its first and its last moment; `None`: it only has what was added.
+    span: Option<(Instant, Instant)>,
+    /// How long the others took that were added.
+    added: Duration,
     answers: u64,
     failures: BTreeMap<String, u64>,
     latencies: Latencies,
@@ -20,12 +22,14 @@ impl Tally {
     /// An empty one that begins now.
     pub(super) fn start() -> Self {
         let now = Instant::now();
-        Self { started: now, last: now, answers: 0, failures: BTreeMap::new(), latencies: Latencies::new() }
+        Self { span: Some((now, now)), ..Self::default() }
     }
 
     /// Counts what came of one request.
     pub(super) fn count(&mut self, answer: std::io::Result<Answer<'_>>, latency: Duration) {
-        self.last = Instant::now();
+        if let Some((_, last)) = &mut self.span {
+            *last = Instant::now();
+        }
         match answer {
             Ok(answer) if is_taken(&answer) => {
                 self.answers += 1;
@@ -34,6 +38,20 @@ impl Tally {
             Ok(answer) => *self.failures.entry(format!("status {}", answer.status)).or_default() += 1,
             Err(error) => *self.failures.entry(error.kind().to_string()).or_default() += 1,
         }
+    }
+
+    /// Adds another stretch.
+    pub fn add(&mut self, other: &Self) {
+        self.added += other.length();
+        self.answers += other.answers;
+        for (failure, n) in &other.failures {
+            *self.failures.entry(failure.clone()).or_default() += n;
+        }
+        self.latencies.add_all(&other.latencies);
+    }
+
+    fn length(&self) -> Duration {
+        self.added + self.span.map_or(Duration::ZERO, |(started, last)| last - started)
     }
 
     /// Requests that were answered as taken or as a repeat.
@@ -46,9 +64,9 @@ impl Tally {
         &self.failures
     }
 
-    /// From the start to the last answer.
+    /// From the start to the last answer, of all stretches.
     pub fn seconds(&self) -> f64 {
-        (self.last - self.started).as_secs_f64()
+        self.length().as_secs_f64()
     }
 
     /// The latencies of the answers.
@@ -82,5 +100,20 @@ mod tests {
         assert_eq!(tally.answers(), 2);
         assert_eq!(tally.failures().values().sum::<u64>(), 3);
         assert!(tally.failures().contains_key("status 429"), "{:?}", tally.failures());
+    }
+
+    #[test]
+    fn stretches_add_up_without_what_lies_between_them() {
+        let mut all = Tally::default();
+        for _ in 0..2 {
+            let mut stretch = Tally::start();
+            let answer = Answer { status: 200, body: br#"{"status":"accepted"}"# };
+            stretch.count(Ok(answer), Duration::from_millis(3));
+            stretch.count(Ok(Answer { status: 503, body: b"" }), Duration::ZERO);
+            stretch.span = stretch.span.map(|(started, _)| (started, started + Duration::from_secs(5)));
+            all.add(&stretch);
+        }
+        assert_eq!((all.answers(), all.seconds(), all.latency().count), (2, 10.0, 2));
+        assert_eq!(all.failures(), &BTreeMap::from([("status 503".to_owned(), 2)]));
     }
 }
