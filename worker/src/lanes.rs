@@ -30,6 +30,8 @@ const LEASE_MARGIN: Duration = Duration::from_secs(20);
 const AHEAD: Duration = Duration::from_millis(250);
 /// Most deliveries in one line: what a process that dies leaves to the rescuer.
 const LINE_MAX: usize = 256;
+/// A lane whose slots have all been taken for so long without one of them having become free is stuck.
+const STUCK_AFTER: Duration = Duration::from_millis(250);
 /// How long a batch waits for places in lines that move. It is less than what the way through the queue takes.
 const ROOM_WITHIN: Duration = AHEAD;
 
@@ -159,11 +161,31 @@ pub(crate) struct Lane {
     has_rate: bool,
     line: Arc<Line>,
     start: mpsc::UnboundedSender<InLine>,
+    /// When an attempt began or ended last, in milliseconds from `made_at`.
+    moved_ms: AtomicU64,
+    made_at: Instant,
 }
 
 impl Lane {
-    /// Learns how long an attempt took.
+    /// Learns that an attempt begins.
+    pub(crate) fn note_start(&self) {
+        self.note_moved();
+    }
+
+    fn note_moved(&self) {
+        let since = u64::try_from(self.made_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.store(since, Ordering::Relaxed);
+    }
+
+    /// Nothing that is queued for it now can begin soon, as far as this process knows.
+    fn is_stuck(&self) -> bool {
+        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
+        self.slots.available_permits() == 0 && self.made_at.elapsed().saturating_sub(moved) > STUCK_AFTER
+    }
+
+    /// Learns how long an attempt took, which has ended.
     pub(crate) fn note_attempt(&self, took: Duration) {
+        self.note_moved();
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8).clamp(1, u64::MAX / 8);
         // Two at once may lose one of them: it is an estimate.
         let before = self.line.attempt_us.load(Ordering::Relaxed);
@@ -241,6 +263,8 @@ impl Lanes {
                 has_rate: destination.rate.is_some(),
                 line: Arc::default(),
                 start,
+                moved_ms: AtomicU64::new(0),
+                made_at: Instant::now(),
             };
             lanes.insert(name.clone(), Arc::new(lane));
             receivers.insert(name.clone(), receiver);
@@ -276,6 +300,11 @@ impl Lanes {
         if let Some(lane) = self.lanes.get(destination) {
             lane.waiting.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a destination's slots are all taken, and none of them has become free for a while.
+    pub fn is_stuck(&self, destination: &str) -> bool {
+        self.lanes.get(destination).is_some_and(|lane| lane.is_stuck())
     }
 
     pub(crate) fn get(&self, destination: &str) -> Option<Arc<Lane>> {

@@ -21,6 +21,8 @@ const CHANNEL: &str = "claygate_outbox";
 const CLAIM_EVERY: Duration = Duration::from_millis(5);
 const NOTIFY_EVERY: Duration = Duration::from_millis(10);
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+/// How long what nobody can take at once may wait for others to share its ring.
+const LATER: Duration = Duration::from_millis(250);
 
 /// The bell of one process. Cheap to clone.
 #[derive(Clone, Default)]
@@ -33,6 +35,8 @@ struct Inner {
     bells: Mutex<HashMap<QueueName, Arc<Bell>>>,
     /// Queues rung here that other processes do not know of yet.
     to_tell: Mutex<BTreeSet<QueueName>>,
+    /// Queues that are rung within [`LATER`].
+    later: Mutex<BTreeSet<QueueName>>,
     told: Notify,
 }
 
@@ -61,6 +65,20 @@ impl Doorbell {
         self.ring_here(queue);
         lock(&self.inner.to_tell).insert(queue.clone());
         self.inner.told.notify_one();
+    }
+
+    /// The same a quarter of a second from now, once for all who say so of this queue until then: for what has no room yet
+    /// where it goes, so that it travels with others. Call it inside the runtime.
+    pub fn ring_later(&self, queue: &QueueName) {
+        if lock(&self.inner.later).insert(queue.clone()) {
+            let (bell, queue) = (self.clone(), queue.clone());
+            // One that a stop cuts short costs latency only, as every lost ring.
+            tokio::spawn(async move {
+                tokio::time::sleep(LATER).await;
+                lock(&bell.inner.later).remove(&queue);
+                bell.ring(&queue);
+            });
+        }
     }
 
     /// The bell of one queue, for a consumer to wait on.
@@ -132,4 +150,26 @@ impl Doorbell {
 /// The maps behind the locks are whole at every point where a panic could happen.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_rings_later_shares_one_ring() {
+        let (doorbell, queue) = (Doorbell::new(), QueueName::callbacks());
+        let bell = doorbell.of(&queue);
+        for _ in 0..2 {
+            let said_at = tokio::time::Instant::now();
+            for _ in 0..5 {
+                doorbell.ring_later(&queue);
+            }
+            bell.rung.notified().await;
+            assert!(said_at.elapsed() >= LATER);
+            assert_eq!(bell.rung.notified().now_or_never(), None, "once");
+        }
+    }
 }

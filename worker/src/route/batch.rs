@@ -197,7 +197,13 @@ impl Router {
         }
         for destination in queued.keys() {
             self.inner.lanes.note_waiting(destination);
-            self.inner.doorbell.ring(&QueueName::deliver(destination));
+            let queue = QueueName::deliver(destination);
+            // What goes to a destination that hangs would cost as much one by one as what is delivered.
+            if self.inner.lanes.is_stuck(destination) {
+                self.inner.doorbell.ring_later(&queue);
+            } else {
+                self.inner.doorbell.ring(&queue);
+            }
         }
         report
     }

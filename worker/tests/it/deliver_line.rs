@@ -68,6 +68,23 @@ async fn a_stop_gives_back_what_stands_in_line() {
     assert_eq!(receiver.requests().len(), 1);
 }
 
+#[tokio::test]
+async fn a_lane_is_stuck_while_all_slots_are_taken_and_nothing_moves() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(200).after(Duration::from_secs(2)));
+    let rig = Rig::start(&http("crm", &receiver.url("/"), "concurrency = 1")).await;
+    assert!(!rig.lanes.is_stuck("crm"), "its slot is free");
+    let id = rig.deliver("crm").await;
+    let stuck = async {
+        while !rig.lanes.is_stuck("crm") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), stuck).await.expect("a slot that nobody gives back");
+    rig.end(id).await;
+    assert!(!rig.lanes.is_stuck("crm"), "an answer came");
+}
+
 /// Leases `id` in the table as routing does, and for so long as far as the holder knows.
 async fn leased(rig: &Rig, id: DeliveryId, until: Duration) -> LeasedDelivery {
     let (callback_id, token): (Uuid, Uuid) = sqlx::query_as(
