@@ -180,7 +180,8 @@ impl Lane {
     /// Nothing that is queued for it now can begin soon, as far as this process knows.
     fn is_stuck(&self) -> bool {
         let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
-        self.slots.available_permits() == 0 && self.made_at.elapsed().saturating_sub(moved) > STUCK_AFTER
+        let rests = || self.made_at.elapsed().saturating_sub(moved) > STUCK_AFTER;
+        !self.gate.is_open() || (self.slots.available_permits() == 0 && rests())
     }
 
     /// Learns how long an attempt took, which has ended.
@@ -302,7 +303,7 @@ impl Lanes {
         }
     }
 
-    /// Whether a destination's slots are all taken, and none of them has become free for a while.
+    /// Whether a destination is sent nothing just now, or its slots are all taken and none has become free for a while.
     pub fn is_stuck(&self, destination: &str) -> bool {
         self.lanes.get(destination).is_some_and(|lane| lane.is_stuck())
     }

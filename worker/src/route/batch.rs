@@ -198,7 +198,7 @@ impl Router {
         for destination in queued.keys() {
             self.inner.lanes.note_waiting(destination);
             let queue = QueueName::deliver(destination);
-            // What goes to a destination that hangs would cost as much one by one as what is delivered.
+            // What goes to a destination that hangs or is broken would cost more one by one than what is delivered.
             if self.inner.lanes.is_stuck(destination) {
                 self.inner.doorbell.ring_later(&queue);
             } else {

@@ -20,6 +20,7 @@ async fn a_paused_destination_is_left_alone_until_it_is_resumed() {
     let both = http("crm", &receiver.url("/crm"), "") + &http("other", &receiver.url("/other"), "");
     let rig = Rig::over(test, &both);
     wait_for("the pause to be seen", PATIENCE, async || rig.lanes.try_place("crm").map_or(Ok(()), Err)).await;
+    assert!(rig.lanes.is_stuck("crm") && !rig.lanes.is_stuck("other"));
     let held = rig.deliver("crm").await;
     let other = rig.deliver("other").await;
     assert_eq!(rig.end(other).await.0, "delivered");
@@ -39,6 +40,7 @@ async fn a_broken_destination_is_left_alone_and_its_deliveries_are_put_off() {
         rig.tried(id, 1).await;
     }
     assert!(rig.lanes.try_place("crm").is_none());
+    assert!(rig.lanes.is_stuck("crm"));
     let id = rig.deliver("crm").await;
     wait_for("the delivery to be put off", PATIENCE, async || {
         let due = due_of(&rig, id.0).await;
