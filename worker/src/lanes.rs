@@ -167,12 +167,8 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Learns that an attempt begins.
-    pub(crate) fn note_start(&self) {
-        self.note_moved();
-    }
-
-    fn note_moved(&self) {
+    /// Learns that an attempt begins or has ended.
+    pub(crate) fn note_move(&self) {
         let since = u64::try_from(self.made_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved_ms.store(since, Ordering::Relaxed);
     }
@@ -186,7 +182,7 @@ impl Lane {
 
     /// Learns how long an attempt took, which has ended.
     pub(crate) fn note_attempt(&self, took: Duration) {
-        self.note_moved();
+        self.note_move();
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8).clamp(1, u64::MAX / 8);
         // Two at once may lose one of them: it is an estimate.
         let before = self.line.attempt_us.load(Ordering::Relaxed);

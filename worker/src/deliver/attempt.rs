@@ -54,7 +54,7 @@ impl LaneWork {
     pub(super) fn spawn(self: &Arc<Self>, started: Started) {
         let work = Arc::clone(self);
         self.lane.gate.start();
-        self.lane.note_start();
+        self.lane.note_move();
         // In a box of its own: on its way into a task a future is copied several times, and this one has kilobytes. What is
         // rare in it is boxed as well, so that the common way stays small.
         self.attempts.spawn(Box::pin(async move { work.attempt(started).await }));
