@@ -4,27 +4,11 @@
 //! digest is meaningless, but nothing here panics.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 
 use sha2::{Digest, Sha256};
 
 /// Bytes gathered before the hasher sees them: its per-call cost is the dearest part of a small body.
 const CHUNK_BYTES: usize = 4096;
-/// Members of an object that room is made for ahead.
-const MEMBERS_AHEAD: usize = 16;
-/// Tokens that a thread keeps room for: those of a body of some 10 kB, in 32 kB.
-const TOKENS_KEPT: usize = 1024;
-
-thread_local! {
-    /// Two pieces of memory that would be asked for and given back for each body, and are too large for that to be cheap.
-    static ROOM: RefCell<Room> = const { RefCell::new(Room { tokens: Vec::new(), chunk: Vec::new() }) };
-}
-
-struct Room {
-    tokens: Vec<Token>,
-    /// What is gathered for the hasher, up to [`CHUNK_BYTES`].
-    chunk: Vec<u8>,
-}
 
 /// What a token is. The values of an object's members follow their keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,20 +35,14 @@ struct Token {
 
 /// The SHA-256 of the canonical form of `raw`, which is one valid JSON value.
 pub(super) fn digest(raw: &[u8]) -> [u8; 32] {
-    ROOM.with_borrow_mut(|Room { tokens, chunk }| {
-        tokens.clear();
-        chunk.clear();
-        tokenize(raw, tokens);
-        let mut form = Form { raw, tokens, chunk, hasher: Sha256::new() };
-        form.write(0);
-        form.hasher.update(&*form.chunk);
-        let digest = form.hasher.finalize().into();
-        tokens.shrink_to(TOKENS_KEPT);
-        digest
-    })
+    let mut form = Form { raw, tokens: tokenize(raw), chunk: Vec::with_capacity(CHUNK_BYTES), hasher: Sha256::new() };
+    form.write(0);
+    form.hasher.update(&form.chunk);
+    form.hasher.finalize().into()
 }
 
-fn tokenize(raw: &[u8], tokens: &mut Vec<Token>) {
+fn tokenize(raw: &[u8]) -> Vec<Token> {
+    let mut tokens: Vec<Token> = Vec::with_capacity(raw.len() / 8);
     let mut open: Vec<usize> = Vec::new();
     let mut at = 0;
     while let Some(&byte) = raw.get(at) {
@@ -96,6 +74,7 @@ fn tokenize(raw: &[u8], tokens: &mut Vec<Token>) {
             }
         }
     }
+    tokens
 }
 
 /// The position of the closing quote, and what stands before it.
@@ -121,14 +100,14 @@ fn end_of_literal(raw: &[u8], start: usize) -> usize {
     raw.iter().skip(start + 1).position(ends).map_or(raw.len(), |length| start + 1 + length)
 }
 
-struct Form<'a, 'room> {
+struct Form<'a> {
     raw: &'a [u8],
-    tokens: &'room [Token],
-    chunk: &'room mut Vec<u8>,
+    tokens: Vec<Token>,
+    chunk: Vec<u8>,
     hasher: Sha256,
 }
 
-impl<'a> Form<'a, '_> {
+impl<'a> Form<'a> {
     /// Writes the value at `index`. As deep as the input is nested, which serde_json limits.
     fn write(&mut self, index: usize) {
         let Some(&token) = self.tokens.get(index) else { return };
@@ -142,9 +121,7 @@ impl<'a> Form<'a, '_> {
     }
 
     fn write_object(&mut self, index: usize, behind: usize) {
-        // Half of what is in it, where nothing is nested; little, in case much is.
-        let ahead = ((behind - index) / 2).min(MEMBERS_AHEAD);
-        let mut members: Vec<(Cow<'a, [u8]>, usize)> = Vec::with_capacity(ahead);
+        let mut members: Vec<(Cow<'a, [u8]>, usize)> = Vec::new();
         let mut key = index + 1;
         while key < behind {
             let Some(&token) = self.tokens.get(key) else { break };
@@ -206,7 +183,7 @@ impl<'a> Form<'a, '_> {
 
     fn put(&mut self, bytes: &[u8]) {
         if self.chunk.len() + bytes.len() > CHUNK_BYTES {
-            self.hasher.update(&*self.chunk);
+            self.hasher.update(&self.chunk);
             self.chunk.clear();
         }
         if bytes.len() > CHUNK_BYTES {
