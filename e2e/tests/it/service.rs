@@ -66,9 +66,19 @@ impl Service {
         let what = format!("{} to be {}", self.name, if ready { "ready" } else { "not ready" });
         wait_for(&what, LIMIT, async || {
             let readiness = self.readiness().await;
-            if readiness.ready == ready { Ok(readiness) } else { Err(format!("{readiness:?}\n{}", self.log.tail())) }
+            if readiness.ready == ready {
+                Ok(readiness)
+            } else {
+                Err(format!("{readiness:?}\n{}\n{}", self.state(), self.log.tail()))
+            }
         })
         .await
+    }
+
+    /// What the kernel says that it does: one that does not answer may have ended, or be stopped.
+    fn state(&self) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        status.lines().find(|line| line.starts_with("State:")).unwrap_or("State: gone").to_owned()
     }
 
     pub(crate) async fn readiness(&self) -> Readiness {
