@@ -23,7 +23,8 @@ const MAX_CONNECTIONS: u32 = 8;
 const JUST_STARTING: Duration = Duration::from_secs(60);
 const FOLDER_PREFIX: &str = "claygate-test-";
 
-/// A database of one test. Dropped with it.
+/// A database of one test. Dropped with it, which blocks, and waits for every connection of the server that is just being
+/// authenticated: whoever opens one must not depend on the thread that drops this.
 pub struct TestDatabase {
     settings: ConnectSettings,
     database: Database,

@@ -8,6 +8,7 @@ use common::db::{ConnectSettings, Database};
 use testkit::receiver::Receiver;
 use testkit::wait::wait_for;
 
+use crate::parts;
 use crate::site::LIMIT;
 
 /// The books of everything that is in this database, as `claygate verify` reads them.
@@ -19,14 +20,8 @@ pub(crate) async fn read(settings: &ConnectSettings) -> Report {
 
 /// Fails unless the books balance and are complete. Blocks, for the end of a test.
 pub(crate) fn assert_balanced(settings: &ConnectSettings) {
-    let report = on_a_runtime_of_its_own(read(settings));
+    let report = parts::on_a_runtime_of_its_own(read(settings));
     assert_eq!(report.verdict, Verdict::Balanced, "{:?}\n{:?}", report.differences, report.spools);
-}
-
-/// Runs something from where nothing can be awaited: the test's own runtime may be ending.
-pub(crate) fn on_a_runtime_of_its_own<T: Send>(future: impl Future<Output = T> + Send) -> T {
-    let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
-    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// How many callbacks there are, by their state and that of their delivery.

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use common::config::WebhookName;
 use common::crash::Point;
 use fake_clay::{CallTo, Column, FakeClay, Keep, Limit, Settings, Table, TableSettings};
+use futures_util::FutureExt as _;
 use secrecy::SecretString;
 use sqlx::Executor as _;
 use testkit::receiver::Receiver;
 use testkit::wait::wait_for;
 
+use crate::parts::at_once;
 use crate::services::{Role, Services};
 
 /// Most rows that one worker has under way.
@@ -234,7 +236,7 @@ async fn killed_under_load() {
     three.terminate().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whenever_a_worker_dies_every_row_arrives_and_none_is_counted_too_low() {
-    tokio::join!(dies_at(Point::AfterCount), dies_at(Point::AfterSend), killed_under_load());
+#[test]
+fn whenever_a_worker_dies_every_row_arrives_and_none_is_counted_too_low() {
+    at_once([dies_at(Point::AfterCount).boxed(), dies_at(Point::AfterSend).boxed(), killed_under_load().boxed()]);
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::crash::Point;
+use futures_util::FutureExt as _;
 use rustix::process::Signal;
 use testkit::postgres::TestDatabase;
 use testkit::proxy::Proxy;
@@ -12,6 +13,7 @@ use testkit::rabbitmq::TestBroker;
 use testkit::receiver::{Answer, Receiver};
 
 use crate::books;
+use crate::parts::at_once;
 use crate::sender::Sender;
 use crate::services::{Role, Services, all_to};
 
@@ -22,6 +24,12 @@ const PASSAGES: u32 = 3;
 /// Nine installations run at once.
 const EVERY: Duration = Duration::from_millis(100);
 
+#[derive(Clone, Copy)]
+enum Queue {
+    Postgres,
+    RabbitMq,
+}
+
 /// An installation whose leases are short.
 struct Rig {
     receiver: Receiver,
@@ -29,16 +37,18 @@ struct Rig {
 }
 
 impl Rig {
-    /// With RabbitMQ as the queue where there is a broker.
-    async fn over(database: TestDatabase, broker: Option<&TestBroker>) -> Self {
+    async fn over(database: TestDatabase, queue: Queue) -> Self {
         let receiver = Receiver::start().await;
         receiver.answer_with(Answer::status(200).after(Duration::from_millis(20)));
         // A lease is as long as the longest request, and a margin.
         let config = all_to(&receiver).replacen("kind = \"http\"", "kind = \"http\"\ntimeout = \"3s\"", 1);
         let services = Services::over(database, &config);
-        let services = match broker {
-            Some(broker) => services.with_broker(broker.url(), broker.prefix()),
-            None => services,
+        let services = match queue {
+            Queue::Postgres => services,
+            Queue::RabbitMq => {
+                let broker = TestBroker::shared().await;
+                services.with_broker(broker.url(), broker.prefix())
+            }
         };
         Self { receiver, services }
     }
@@ -52,8 +62,8 @@ impl Rig {
 }
 
 /// An intake dies at `point`, and its successor takes the rest.
-async fn an_intake_dies(point: Point, broker: Option<&TestBroker>) {
-    let rig = Rig::over(TestDatabase::create().await, broker).await;
+async fn an_intake_dies(point: Point, queue: Queue) {
+    let rig = Rig::over(TestDatabase::create().await, queue).await;
     let doomed = rig.services.spawn_doomed(Role::Ingest, "ingest", point, PASSAGES).wait_until_ready().await;
     let worker = rig.services.worker("worker").await;
     let sender = rig.services.sender([&doomed]);
@@ -67,8 +77,8 @@ async fn an_intake_dies(point: Point, broker: Option<&TestBroker>) {
 }
 
 /// A worker dies at `point`, beside another one, or before it comes.
-async fn a_worker_dies(point: Point, broker: Option<&TestBroker>, again: usize) {
-    let rig = Rig::over(TestDatabase::create().await, broker).await;
+async fn a_worker_dies(point: Point, queue: Queue, again: usize) {
+    let rig = Rig::over(TestDatabase::create().await, queue).await;
     let intake = rig.services.ingest("ingest").await;
     let doomed = rig.services.spawn_doomed(Role::Worker, "worker-1", point, PASSAGES).wait_until_ready().await;
     let stream = rig.services.sender([&intake]).spawn_stream_every(EVERY);
@@ -81,7 +91,7 @@ async fn a_worker_dies(point: Point, broker: Option<&TestBroker>, again: usize) 
 
 /// A worker dies while it stops.
 async fn a_stopping_worker_dies() {
-    let rig = Rig::over(TestDatabase::create().await, None).await;
+    let rig = Rig::over(TestDatabase::create().await, Queue::Postgres).await;
     rig.receiver.answer_with(Answer::status(200).after(Duration::from_millis(300)));
     let intake = rig.services.ingest("ingest").await;
     let doomed = rig.services.spawn_doomed(Role::Worker, "worker-1", Point::WhileStopping, 1).wait_until_ready().await;
@@ -106,7 +116,7 @@ impl Spooling {
         let settings = database.settings();
         let proxy = Proxy::to(SocketAddr::new(settings.host.parse().unwrap(), settings.port)).await;
         let url = proxy.url(&database.url());
-        let Rig { receiver, services } = Rig::over(database, None).await;
+        let Rig { receiver, services } = Rig::over(database, Queue::Postgres).await;
         Self { rig: Rig { receiver, services: services.with("CLAYGATE_DATABASE__URL", &url) }, proxy }
     }
 
@@ -152,30 +162,28 @@ async fn an_intake_dies_while_it_drains() {
     spooling.finish(&sender, async { load.await.unwrap() }).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_intake_that_dies_between_any_two_steps_loses_nothing() {
-    let broker = TestBroker::shared().await;
-    tokio::join!(
-        an_intake_dies(Point::AfterVerify, None),
-        an_intake_dies(Point::AfterCommit, None),
-        an_intake_dies(Point::AfterPublish, Some(&broker)),
-        an_intake_dies_after_spooling(),
-        an_intake_dies_while_it_drains(),
-    );
+#[test]
+fn an_intake_that_dies_between_any_two_steps_loses_nothing() {
+    at_once([
+        an_intake_dies(Point::AfterVerify, Queue::Postgres).boxed(),
+        an_intake_dies(Point::AfterCommit, Queue::Postgres).boxed(),
+        an_intake_dies(Point::AfterPublish, Queue::RabbitMq).boxed(),
+        an_intake_dies_after_spooling().boxed(),
+        an_intake_dies_while_it_drains().boxed(),
+    ]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_between_any_two_steps_loses_nothing_and_repeats_only_what_was_not_written() {
-    let brokers = [TestBroker::shared().await, TestBroker::shared().await, TestBroker::shared().await];
-    tokio::join!(
-        a_worker_dies(Point::AfterClaim, None, 1),
-        a_worker_dies(Point::AfterClaim, Some(&brokers[0]), 1),
-        a_worker_dies(Point::AfterRoute, None, 1),
-        a_worker_dies(Point::AfterRoute, Some(&brokers[1]), 1),
-        a_worker_dies(Point::AfterLease, None, 1),
-        a_worker_dies(Point::AfterSend, None, 1),
-        a_worker_dies(Point::AfterSend, Some(&brokers[2]), 1),
-        a_worker_dies(Point::AfterRecord, None, 1),
-        a_stopping_worker_dies(),
-    );
+#[test]
+fn a_worker_that_dies_between_any_two_steps_loses_nothing_and_repeats_only_what_was_not_written() {
+    at_once([
+        a_worker_dies(Point::AfterClaim, Queue::Postgres, 1).boxed(),
+        a_worker_dies(Point::AfterClaim, Queue::RabbitMq, 1).boxed(),
+        a_worker_dies(Point::AfterRoute, Queue::Postgres, 1).boxed(),
+        a_worker_dies(Point::AfterRoute, Queue::RabbitMq, 1).boxed(),
+        a_worker_dies(Point::AfterLease, Queue::Postgres, 1).boxed(),
+        a_worker_dies(Point::AfterSend, Queue::Postgres, 1).boxed(),
+        a_worker_dies(Point::AfterSend, Queue::RabbitMq, 1).boxed(),
+        a_worker_dies(Point::AfterRecord, Queue::Postgres, 1).boxed(),
+        a_stopping_worker_dies().boxed(),
+    ]);
 }

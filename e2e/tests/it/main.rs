@@ -23,6 +23,7 @@ mod marker;
 mod matrix;
 mod metrics;
 mod pages;
+mod parts;
 mod repair;
 mod retention;
 mod send;

@@ -171,7 +171,7 @@ async fn ask(client: &reqwest::Client, admin_port: u16) -> Readiness {
             let body = answer.bytes().await.unwrap_or_default();
             Readiness { ready, report: serde_json::from_slice(&body).unwrap_or_default() }
         }
-        Err(error) => Readiness { ready: false, report: error.to_string().into() },
+        Err(error) => Readiness { ready: false, report: format!("{:#}", anyhow::Error::from(error)).into() },
     }
 }
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use testkit::metrics::MetricsPage;
 use testkit::wait::wait_for;
 
-use crate::books;
+use crate::parts;
 
 /// Long: the machine may be busy, and Postgres may have to recover.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -172,7 +172,7 @@ impl Drop for Site {
         // A test that has failed has said why, and a second panic would hide it.
         let looks = self.with_books && !std::thread::panicking() && self.data().exists();
         let looks = looks && self.postmaster_pid_file().with_file_name("PG_VERSION").exists();
-        let books = looks.then(|| books::on_a_runtime_of_its_own(self.run(&["verify"])));
+        let books = looks.then(|| parts::on_a_runtime_of_its_own(self.run(&["verify"])));
         // As root the cluster lies outside of this folder.
         let home = self.data().canonicalize().ok().map(|_| self.postmaster_pid_file());
         let home = home.and_then(|file| Some(file.parent()?.parent()?.to_owned()));
