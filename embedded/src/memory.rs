@@ -6,7 +6,7 @@ const MIB: u64 = 1 << 20;
 /// What Postgres takes unasked.
 const LEAST_MIB: u64 = 128;
 /// More makes a stop slow: all that is changed has to be written first.
-const MOST_MIB: u64 = 1024;
+const MOST_MIB: u64 = 2048;
 /// Its part of the memory; the operating system keeps pages, too, and others live here.
 const PART: u64 = 8;
 
@@ -40,7 +40,8 @@ mod tests {
         assert_eq!(shared_buffers_mib(Some(0)), 128);
         assert_eq!(shared_buffers_mib(gib(2)), 256);
         assert_eq!(shared_buffers_mib(gib(8)), 1024);
-        assert_eq!(shared_buffers_mib(gib(256)), 1024);
+        assert_eq!(shared_buffers_mib(gib(16)), 2048);
+        assert_eq!(shared_buffers_mib(gib(256)), 2048);
     }
 
     #[test]
