@@ -65,7 +65,7 @@ fn a_durable_server_flushes_before_it_answers_and_logs_whole_pages() {
         .split('\0')
         .find_map(|argument| argument.strip_prefix("shared_buffers=")?.strip_suffix("MB")?.parse().ok())
         .unwrap();
-    assert!((128..=1024).contains(&buffers), "{command_line}");
+    assert!((128..=2048).contains(&buffers), "{command_line}");
     let help = Command::new(cluster.installation().bin.join("pg_config")).arg("--configure").output().unwrap();
     let has_lz4 = String::from_utf8_lossy(&help.stdout).contains("--with-lz4");
     assert!(has(if has_lz4 { "wal_compression=lz4" } else { "wal_compression=on" }), "{command_line}");
