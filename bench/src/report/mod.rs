@@ -1,6 +1,7 @@
 //! What is printed: one table, the targets, and all of it as JSON.
 
 mod header;
+mod one_core;
 mod page;
 mod proof;
 mod sizing;
@@ -62,7 +63,7 @@ impl Results {
 
 /// The whole report as text, in Markdown.
 pub fn to_text(results: &Results) -> String {
-    let tables = [table::of(results), targets::table(results), sizing::table(results)];
+    let tables = [table::of(results), targets::table(results), one_core::table(results), sizing::table(results)];
     let tables: Vec<String> = tables.into_iter().filter(|table| !table.is_empty()).collect();
     let mut text = format!("{}\n{}", results.header, tables.join("\n"));
     for failure in &results.failures {
