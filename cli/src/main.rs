@@ -1,5 +1,7 @@
 //! The `claygate` command: parses, runs one subcommand, and answers with an exit code (0 ok, 1 failed, 2 usage).
-#![allow(clippy::print_stdout, reason = "a command prints what it was asked for")]
+
+#[macro_use]
+mod say;
 
 mod commands;
 mod globals;

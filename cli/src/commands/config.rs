@@ -105,14 +105,14 @@ fn print_check(inspection: &Inspection, locations: &Locations, as_json: bool) ->
         Value::String(file) => file,
         _ => format!("no file (there is no {}), so what is built in", locations.file.display()),
     };
-    println!("{file}");
-    println!("data folder {}", locations.data.display());
-    problems.iter().for_each(|problem| println!("problem: {problem}"));
-    warnings.iter().for_each(|warning| println!("warning: {warning}"));
+    say!("{file}");
+    say!("data folder {}", locations.data.display());
+    problems.iter().for_each(|problem| say!("problem: {problem}"));
+    warnings.iter().for_each(|warning| say!("warning: {warning}"));
     match problems.len() {
-        0 => println!("the configuration can be used"),
-        1 => println!("the configuration cannot be used: 1 thing has to be changed"),
-        many => println!("the configuration cannot be used: {many} things have to be changed"),
+        0 => say!("the configuration can be used"),
+        1 => say!("the configuration cannot be used: 1 thing has to be changed"),
+        many => say!("the configuration cannot be used: {many} things have to be changed"),
     }
     Ok(())
 }
@@ -134,11 +134,11 @@ fn print_settings(inspection: &Inspection, locations: &Locations, as_json: bool)
         }));
     }
     match describe_file(locations) {
-        Value::String(file) => println!("# file: {file}"),
-        _ => println!("# no file; {} would be read", locations.file.display()),
+        Value::String(file) => say!("# file: {file}"),
+        _ => say!("# no file; {} would be read", locations.file.display()),
     }
-    println!("# data folder: {}\n", locations.data.display());
-    print!("{}", to_toml(&inspection.settings));
+    say!("# data folder: {}\n", locations.data.display());
+    crate::say::text(to_toml(&inspection.settings));
     if let Err(error) = &inspection.config {
         eprintln!("claygate: {error}");
     }

@@ -96,7 +96,7 @@ impl List {
 
 fn print_line(letter: &DeadLetter) {
     let status = letter.last_status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-    println!(
+    say!(
         "{}  {}  {:<8} {:<16} {:<20} {} attempts, last {status} {}",
         letter.id,
         since::shown(letter.ended_at),
@@ -115,24 +115,24 @@ impl Replay {
             let Some(destination) = config.destinations.get(&delivery.destination) else {
                 anyhow::bail!("the destination \"{}\" is not configured any more", delivery.destination);
             };
-            println!("The delivery {} ({}) is sent again to:", delivery.id, delivery.state);
+            say!("The delivery {} ({}) is sent again to:", delivery.id, delivery.state);
             plan::print(&[(delivery.destination.clone(), 1)]);
             if let Some(refused) = self.confirmation.ask()? {
                 return Ok(refused);
             }
             let again = replay::replay_delivery(database, DeliveryId(delivery.id), destination.once_per).await?;
-            println!("Queued as delivery {again}.");
+            say!("Queued as delivery {again}.");
             return Ok(ExitCode::SUCCESS);
         }
         let Some(Found::Callback(id)) = events::resolve(database, self.id).await? else {
             anyhow::bail!("there is no dead letter {}", self.id);
         };
-        println!("Callback {id} is routed again under the rules of now.");
+        say!("Callback {id} is routed again under the rules of now.");
         if let Some(refused) = self.confirmation.ask()? {
             return Ok(refused);
         }
         replay::replay_callback(database, id).await?;
-        println!("Queued. `claygate events show {id}` tells what became of it.");
+        say!("Queued. `claygate events show {id}` tells what became of it.");
         Ok(ExitCode::SUCCESS)
     }
 }

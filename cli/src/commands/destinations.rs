@@ -128,14 +128,7 @@ fn count_states(webhooks: &[&Webhook]) -> Value {
 
 fn print_line(line: &Value) {
     let text = |key: &str| line[key].as_str().unwrap_or_default();
-    println!(
-        "{:<20} {:<6} {:<9} {} {}",
-        text("destination"),
-        text("kind"),
-        text("state"),
-        text("since"),
-        text("reason")
-    );
+    say!("{:<20} {:<6} {:<9} {} {}", text("destination"), text("kind"), text("state"), text("since"), text("reason"));
     let Some(states) = line["webhooks"].as_object() else { return };
     let counts: Vec<String> = states
         .iter()
@@ -143,7 +136,7 @@ fn print_line(line: &Value) {
         .map(|(state, n)| format!("{n} {state}"))
         .collect();
     let counts = if counts.is_empty() { "not seen by a worker yet".to_owned() } else { counts.join(", ") };
-    println!("{:<20} workspace {}, {}, webhook URLs: {counts}", "", text("workspace"), text("rate"));
+    say!("{:<20} workspace {}, {}, webhook URLs: {counts}", "", text("workspace"), text("rate"));
 }
 
 fn kind(kind: &DestinationKind) -> &'static str {
@@ -161,9 +154,9 @@ impl Pause {
             anyhow::bail!("no destination is named \"{}\"; `claygate destinations list` shows them", self.name);
         }
         if destination_state::pause(database, &self.name, &self.reason).await? {
-            println!("{} is paused; its deliveries wait.", self.name);
+            say!("{} is paused; its deliveries wait.", self.name);
         } else {
-            println!("{} is held already.", self.name);
+            say!("{} is held already.", self.name);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -175,10 +168,10 @@ impl Resume {
         let revived = clay_webhooks::revive(database, &self.name).await?;
         let resumed = destination_state::resume(database, &self.name).await?;
         match (resumed, revived) {
-            (false, 0) => println!("{} was not held.", self.name),
-            (_, 0) => println!("{} goes on.", self.name),
-            (_, 1) => println!("{} goes on; 1 webhook URL is tried again.", self.name),
-            (_, n) => println!("{} goes on; {n} webhook URLs are tried again.", self.name),
+            (false, 0) => say!("{} was not held.", self.name),
+            (_, 0) => say!("{} goes on.", self.name),
+            (_, 1) => say!("{} goes on; 1 webhook URL is tried again.", self.name),
+            (_, n) => say!("{} goes on; {n} webhook URLs are tried again.", self.name),
         }
         Ok(ExitCode::SUCCESS)
     }

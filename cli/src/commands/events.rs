@@ -1,7 +1,6 @@
 //! `claygate events`: what came in, one callback's whole story, and sending it again.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -192,7 +191,7 @@ fn print_line(event: &Event) {
         None => event.state.clone(),
     };
     let score = event.icp_score.map_or_else(|| "-".to_owned(), |score| score.to_string());
-    println!(
+    say!(
         "{}  {}  {:<12} {:<22} score {score:<5} {}  {}",
         event.id,
         super::since::shown(event.received_at),
@@ -205,7 +204,7 @@ fn print_line(event: &Event) {
 
 fn print_held(held: &Held) {
     let released = held.callback_id.map(|id| format!(", released as {id}")).unwrap_or_default();
-    println!(
+    say!(
         "{}  {}  {:<12} {:<10} seen {}x  {}{released}",
         held.id,
         super::since::shown(held.received_at),
@@ -227,7 +226,7 @@ impl Show {
             let Some(body) = events::body(database, id).await? else {
                 anyhow::bail!("the body of {id} has expired");
             };
-            std::io::stdout().write_all(&body)?;
+            crate::say::bytes(&body);
             return Ok(ExitCode::SUCCESS);
         }
         let Some(story) = events::story(database, id).await? else {
@@ -246,7 +245,7 @@ impl Show {
     async fn show_quarantined(&self, database: &Database, id: CallbackId) -> anyhow::Result<ExitCode> {
         let Some(held) = quarantine::load(database, id).await? else { anyhow::bail!("there is no callback {id}") };
         if self.raw {
-            std::io::stdout().write_all(&held.body)?;
+            crate::say::bytes(&held.body);
             return Ok(ExitCode::SUCCESS);
         }
         let story = json!({ "quarantined": {
@@ -262,9 +261,9 @@ impl Show {
             super::print_json(&story)?;
             return Ok(ExitCode::SUCCESS);
         }
-        println!("quarantined");
+        say!("quarantined");
         print_fields(&story["quarantined"], 2);
-        println!(
+        say!(
             "\nTo repair it: claygate events show {id} --raw > body.json, mend the file, then\n\
              claygate events replay {id} --body body.json"
         );
@@ -273,27 +272,27 @@ impl Show {
 }
 
 fn print_story(story: &Value) {
-    println!("callback");
+    say!("callback");
     print_fields(&story["callback"], 2);
     let list = |name: &str| story[name].as_array().cloned().unwrap_or_default();
     for (name, entries) in [("aliases", list("aliases")), ("revisions", list("revisions"))] {
         if entries.len() > usize::from(name == "revisions") {
-            println!("{name}");
-            entries.iter().for_each(|entry| println!("  {}", one_line(entry)));
+            say!("{name}");
+            entries.iter().for_each(|entry| say!("  {}", one_line(entry)));
         }
     }
-    println!("lead");
+    say!("lead");
     print_fields(&story["lead"], 2);
     for decision in list("decisions") {
-        println!("decision {} at {}", decision["routing"], text(&decision["decided_at"]));
-        println!("  {} {}", text(&decision["outcome"]), text(&decision["reason"]));
+        say!("decision {} at {}", decision["routing"], text(&decision["decided_at"]));
+        say!("  {} {}", text(&decision["outcome"]), text(&decision["reason"]));
         for rule in decision["trace"].as_array().into_iter().flatten() {
-            println!("  rule {:<20} {} {}", text(&rule["rule"]), text(&rule["result"]), text(&rule["detail"]));
+            say!("  rule {:<20} {} {}", text(&rule["rule"]), text(&rule["result"]), text(&rule["detail"]));
         }
     }
     for delivery in list("deliveries") {
-        println!("delivery {} to {}", text(&delivery["id"]), text(&delivery["destination"]));
-        println!(
+        say!("delivery {} to {}", text(&delivery["id"]), text(&delivery["destination"]));
+        say!(
             "  {} {}  rule {}  replay {}",
             text(&delivery["state"]),
             text(&delivery["reason"]),
@@ -301,10 +300,10 @@ fn print_story(story: &Value) {
             delivery["replay"]
         );
         if !delivery["next_attempt_at"].is_null() {
-            println!("  next attempt at {}", text(&delivery["next_attempt_at"]));
+            say!("  next attempt at {}", text(&delivery["next_attempt_at"]));
         }
         for attempt in delivery["attempts"].as_array().into_iter().flatten() {
-            println!(
+            say!(
                 "  attempt {} at {}: {} {} in {} ms {}",
                 attempt["number"],
                 text(&attempt["started_at"]),
@@ -319,7 +318,7 @@ fn print_story(story: &Value) {
 
 fn print_fields(object: &Value, indent: usize) {
     for (name, value) in object.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        println!("{:indent$}{name:<20} {}", "", one_line(value));
+        say!("{:indent$}{name:<20} {}", "", one_line(value));
     }
 }
 
@@ -349,13 +348,13 @@ impl Replay {
 
     async fn route_again(&self, database: &Database, id: CallbackId) -> anyhow::Result<ExitCode> {
         let before = replay::last_routing(database, id).await?;
-        println!("Callback {id} is routed again under the rules of now. Before, it went to:");
+        say!("Callback {id} is routed again under the rules of now. Before, it went to:");
         plan::print(&before);
         if let Some(refused) = self.confirmation.ask()? {
             return Ok(refused);
         }
         replay::replay_callback(database, id).await?;
-        println!("Queued. `claygate events show {id}` tells what became of it.");
+        say!("Queued. `claygate events show {id}` tells what became of it.");
         Ok(ExitCode::SUCCESS)
     }
 
@@ -367,15 +366,15 @@ impl Replay {
                 None => anyhow::bail!("there is no callback {id}"),
             },
         };
-        println!("The quarantined body {id} is taken in as a callback, and routed under the rules of now.");
+        say!("The quarantined body {id} is taken in as a callback, and routed under the rules of now.");
         if let Some(refused) = self.confirmation.ask()? {
             return Ok(refused);
         }
         let config = globals.load(Role::Sender)?;
         match ingest::release::release(&config, database, id, body.into()).await? {
-            Released::Accepted(callback) => println!("Taken in as callback {callback}."),
-            Released::Recorded(callback) => println!("Kept as callback {callback}; it is not one that is routed."),
-            Released::Duplicate(callback) => println!("The same data is there already, as callback {callback}."),
+            Released::Accepted(callback) => say!("Taken in as callback {callback}."),
+            Released::Recorded(callback) => say!("Kept as callback {callback}; it is not one that is routed."),
+            Released::Duplicate(callback) => say!("The same data is there already, as callback {callback}."),
         }
         Ok(ExitCode::SUCCESS)
     }

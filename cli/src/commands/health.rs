@@ -39,7 +39,7 @@ impl Health {
         if self.json {
             super::print_json(&report)?;
         } else {
-            println!("{}", if ready { "ready" } else { "not ready" });
+            say!("{}", if ready { "ready" } else { "not ready" });
             for check in report.get("checks").and_then(|checks| checks.as_array()).into_iter().flatten() {
                 print_check(check);
             }
@@ -51,9 +51,9 @@ impl Health {
 fn print_check(check: &serde_json::Value) {
     let text = |key: &str| check.get(key).and_then(|value| value.as_str()).unwrap_or_default();
     let state = if check.get("ready").and_then(serde_json::Value::as_bool) == Some(true) { "ok" } else { "FAILED" };
-    println!("  {:<10} {state} {}", text("name"), text("detail"));
+    say!("  {:<10} {state} {}", text("name"), text("detail"));
     for warning in check.get("warnings").and_then(|warnings| warnings.as_array()).into_iter().flatten() {
-        println!("  {:<10} warning: {}", "", warning.as_str().unwrap_or_default());
+        say!("  {:<10} warning: {}", "", warning.as_str().unwrap_or_default());
     }
 }
 

@@ -27,10 +27,10 @@ impl Migrate {
         open.close().await?;
         match (done?, self.json) {
             (Migrated::Current { version, applied }, false) => {
-                println!("The schema is at version {version}; {applied} migrations were applied.");
+                say!("The schema is at version {version}; {applied} migrations were applied.");
             }
             (Migrated::Newer { schema, binary }, false) => {
-                println!("The schema (version {schema}) is newer than this binary (version {binary}); left as it is.");
+                say!("The schema (version {schema}) is newer than this binary (version {binary}); left as it is.");
             }
             (Migrated::Current { version, applied }, true) => {
                 super::print_json(&json!({ "schema_version": version, "applied": applied, "newer": false }))?;

@@ -21,7 +21,7 @@ pub(crate) fn print<L: Serialize>(
         super::print_json(&serde_json::to_value(&page.lines)?)?;
     } else {
         if page.lines.is_empty() && !page.is_cut {
-            println!("{}", shown.nothing);
+            say!("{}", shown.nothing);
         }
         page.lines.iter().for_each(print_line);
     }
@@ -32,7 +32,7 @@ pub(crate) fn print<L: Serialize>(
             going_on(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()), next)
         ),
         (Some(next), _) if shown.json => eprintln!("More: --before {next}"),
-        (Some(next), _) => println!("\nMore: --before {next}"),
+        (Some(next), _) => say!("\nMore: --before {next}"),
         _ => {}
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What a replay would send, shown before anything is sent, and the question whether to go on.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -23,14 +23,13 @@ impl Confirmation {
             eprintln!("claygate: nobody is there to confirm; add --yes");
             return Ok(Some(ExitCode::from(2)));
         }
-        print!("Go on? [y/N] ");
-        std::io::stdout().flush()?;
+        crate::say::text("Go on? [y/N] ");
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if matches!(answer.trim(), "y" | "Y" | "yes") {
             return Ok(None);
         }
-        println!("Nothing was sent.");
+        say!("Nothing was sent.");
         Ok(Some(ExitCode::SUCCESS))
     }
 }
@@ -38,9 +37,9 @@ impl Confirmation {
 /// Prints a count per destination.
 pub(crate) fn print(destinations: &[(String, i64)]) {
     if destinations.is_empty() {
-        println!("  nothing");
+        say!("  nothing");
     }
     for (destination, n) in destinations {
-        println!("  {destination:<20} {n}");
+        say!("  {destination:<20} {n}");
     }
 }

@@ -83,16 +83,22 @@ fn as_json(Line { webhook, forecast }: &Line) -> Value {
 
 fn print(lines: &[Line]) {
     if lines.is_empty() {
-        println!("No webhook URL of Clay is known. A worker makes them known when it starts.");
+        say!("No webhook URL of Clay is known. A worker makes them known when it starts.");
         return;
     }
-    println!(
+    say!(
         "{:<16}  {:<20} {:<16} {:>8} {:>8} {:>9}  {:<10}  state",
-        "webhook", "destination", "workspace", "used", "left", "per day", "runs out"
+        "webhook",
+        "destination",
+        "workspace",
+        "used",
+        "left",
+        "per day",
+        "runs out"
     );
     for Line { webhook, forecast } in lines {
         let state = if webhook.is_configured { webhook.state.as_str() } else { "not configured any more" };
-        println!(
+        say!(
             "{:<16}  {:<20} {:<16} {:>8} {:>8} {:>9.1}  {:<10}  {state} {}",
             webhook.webhook,
             webhook.destination,

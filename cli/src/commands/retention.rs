@@ -64,7 +64,7 @@ impl Once {
     async fn run(&self, config: &Config, database: &Database) -> anyhow::Result<ExitCode> {
         let policy = &config.retention;
         if policy.is_empty() && !self.json {
-            println!("Everything is kept for ever: [retention] names nothing.");
+            say!("Everything is kept for ever: [retention] names nothing.");
             return Ok(ExitCode::SUCCESS);
         }
         if self.dry_run {
@@ -103,7 +103,7 @@ impl Once {
             } else {
                 String::new()
             };
-            println!("{:<10} before {until}: {amount} {verb}{held}", done.what.as_str());
+            say!("{:<10} before {until}: {amount} {verb}{held}", done.what.as_str());
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ mod matrix;
 mod metrics;
 mod pages;
 mod parts;
+mod printing;
 mod repair;
 mod retention;
 mod send;

@@ -45,7 +45,7 @@ impl Column {
         if self.json {
             super::print_json(&fields)?;
         } else {
-            print!("{}", write_column(&fields));
+            crate::say::text(write_column(&fields));
         }
         Ok(ExitCode::SUCCESS)
     }

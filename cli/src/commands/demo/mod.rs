@@ -76,7 +76,7 @@ impl Demo {
         if self.json {
             super::print_json(&report)?;
         } else {
-            print!("{report}");
+            crate::say::text(&report);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -95,13 +95,13 @@ impl Demo {
         }
         let n = |name: &str| circle.answer[name].as_u64().unwrap_or_default();
         let calls = &circle.clay.calls;
-        println!(
+        say!(
             "Handed in: {} accepted, {} left out, {} held back by the filter.",
             counted(n("accepted"), "row"),
             counted(n("duplicates"), "duplicate"),
             n("filtered")
         );
-        println!(
+        say!(
             "Clay took {} and called back: {} ran twice ({} with other values), {} sent no JSON, {} never called.",
             counted(circle.clay.accepted, "row"),
             calls.reruns,
@@ -109,10 +109,10 @@ impl Demo {
             calls.malformed,
             calls.silent
         );
-        println!("The table, the database and everything in it are gone; this is what came of it:\n");
-        print!("{}", Text(&circle.report));
+        say!("The table, the database and everything in it are gone; this is what came of it:\n");
+        crate::say::text(Text(&circle.report));
         if !circle.is_complete {
-            println!(
+            say!(
                 "\nIncomplete: after {} s rows were still on their way. `--wait` with more seconds lets them arrive.",
                 self.wait
             );

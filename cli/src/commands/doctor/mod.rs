@@ -82,7 +82,7 @@ impl Doctor {
         if self.json {
             super::print_json(&findings)?;
         } else {
-            findings.iter().for_each(|finding| println!("{finding}"));
+            findings.iter().for_each(|finding| say!("{finding}"));
         }
         let failed = findings.iter().any(|finding| finding.level == Level::Fail);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

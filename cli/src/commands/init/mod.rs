@@ -58,14 +58,14 @@ impl Init {
             return Ok(ExitCode::SUCCESS);
         }
         for file in &made {
-            println!("made {}", file.display());
+            say!("made {}", file.display());
         }
         if made.is_empty() {
-            println!("nothing to do: {} and its secrets are there", locations.file.display());
+            say!("nothing to do: {} and its secrets are there", locations.file.display());
         } else {
             let start =
                 if self.services.is_some() { "start the servers, `ingest` and `worker`" } else { "`claygate up`" };
-            println!("next: {start}, then `claygate column clay` shows what to paste into Clay");
+            say!("next: {start}, then `claygate column clay` shows what to paste into Clay");
         }
         Ok(ExitCode::SUCCESS)
     }

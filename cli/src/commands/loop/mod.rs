@@ -107,7 +107,7 @@ impl Loop {
         if self.json {
             super::print_json(&report.as_json())?;
         } else {
-            print!("{}", Text(&report));
+            crate::say::text(Text(&report));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -120,12 +120,12 @@ impl Loop {
             return Ok(ExitCode::SUCCESS);
         }
         if page.is_empty() {
-            println!("No row that was sent since {} is overdue.", since::shown(self.since.0));
+            say!("No row that was sent since {} is overdue.", since::shown(self.since.0));
             note_unexpected(tables);
         }
         page.iter().for_each(print_line);
         if let Some(last) = page.last().filter(|_| page.len() == self.limit as usize) {
-            println!("\nMore: --before {}", since::written_position((last.sent_at, last.id)));
+            say!("\nMore: --before {}", since::written_position((last.sent_at, last.id)));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -169,7 +169,7 @@ fn note_unexpected(tables: &[Table]) {
     let unexpected: Vec<&str> =
         tables.iter().filter(|table| table.expect_within.is_none()).map(|table| table.name.as_str()).collect();
     if !unexpected.is_empty() {
-        println!(
+        say!(
             "Nothing is expected back from {}; --older-than 24h looks for rows of it all the same.",
             unexpected.join(", ")
         );
@@ -185,7 +185,7 @@ fn print_line(row: &MissingRow) {
     };
     let key = row.key_kind.as_deref().unwrap_or("rule");
     let again = if row.delivery.as_deref() == Some("pending") { "  being sent again" } else { "" };
-    println!(
+    say!(
         "{}  {}  {:<16} sent {}x  key {key:<8} {from}{again}",
         row.id,
         since::shown(row.sent_at),

@@ -24,12 +24,12 @@ pub(super) async fn run(
     let plans = missing_rows::plan(database, &missing).await?;
     let all: u64 = plans.iter().map(|(_, plan)| plan.again).sum();
     if all == 0 {
-        println!("No overdue row can be sent again.");
+        say!("No overdue row can be sent again.");
         print_left_out(&plans);
         note_unexpected(&tables);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("Rows that are overdue are sent again to:");
+    say!("Rows that are overdue are sent again to:");
     let counts: Vec<(String, i64)> = plans
         .iter()
         .filter(|(_, plan)| plan.again > 0)
@@ -39,7 +39,7 @@ pub(super) async fn run(
     print_left_out(&plans);
     for (name, plan) in plans.iter().filter(|(_, plan)| plan.again > 0) {
         if let Some(price) = tables.iter().find(|table| table.name == *name).and_then(|table| table.price_per_row) {
-            println!("Those to {name} cost {} at {price} each.", price.times(plan.again));
+            say!("Those to {name} cost {} at {price} each.", price.times(plan.again));
         }
     }
     if let Some(refused) = confirmation.ask()? {
@@ -53,20 +53,17 @@ pub(super) async fn run(
         queued += missing_rows::resend(database, at, since, once_per, |n| bar.set_position(queued + n)).await?;
     }
     bar.finish_and_clear();
-    println!(
-        "Queued {}. `claygate loop` counts each of them once, whichever sending comes back.",
-        counted(queued, "row")
-    );
+    say!("Queued {}. `claygate loop` counts each of them once, whichever sending comes back.", counted(queued, "row"));
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_left_out(plans: &[(String, Plan)]) {
     for (name, plan) in plans {
         if plan.on_the_way > 0 {
-            println!("  {name}: {} on the way again already.", plan.on_the_way);
+            say!("  {name}: {} on the way again already.", plan.on_the_way);
         }
         if plan.expired > 0 {
-            println!("  {name}: {} with data that is not stored any more, which cannot be sent again.", plan.expired);
+            say!("  {name}: {} with data that is not stored any more, which cannot be sent again.", plan.expired);
         }
     }
 }

@@ -106,7 +106,7 @@ impl Send {
         if self.json {
             super::print_json(&report)?;
         } else {
-            print!("{report}");
+            crate::say::text(&report);
         }
         let is_good = report.finished && report.counts.refused == 0;
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

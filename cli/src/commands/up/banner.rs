@@ -13,7 +13,7 @@ const SAMPLE: &str = r#"{"email":"ada@example.com","first_name":"Ada","company_n
 
 /// Prints it.
 pub(super) fn print(config: &Config, run: &RunFile) {
-    println!("{}", text(config, run));
+    say!("{}", text(config, run));
 }
 
 fn text(config: &Config, run: &RunFile) -> String {

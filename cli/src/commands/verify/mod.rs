@@ -71,7 +71,7 @@ impl Verify {
         if self.json {
             super::print_json(&report)?;
         } else {
-            print!("{}", report::Text(&report));
+            crate::say::text(report::Text(&report));
         }
         Ok(if report.verdict == Verdict::Balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -81,7 +81,7 @@ async fn forget(open: &OpenDatabase, instance: &str) -> anyhow::Result<ExitCode>
     if !spools::forget(open.database(), instance).await? {
         bail!("no spool {instance} is known; `claygate verify --json` lists them");
     }
-    println!("Forgotten. It is known again as soon as an intake runs on it.");
+    say!("Forgotten. It is known again as soon as an intake runs on it.");
     Ok(ExitCode::SUCCESS)
 }
 
