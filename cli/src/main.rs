@@ -28,6 +28,7 @@ struct Invocation {
 fn main() -> ExitCode {
     let Invocation { globals, command } = Invocation::parse();
     match run(&globals, command) {
+        Ok(_) if say::has_failed() => ExitCode::FAILURE,
         Ok(code) => code,
         Err(error) => {
             eprintln!("claygate: {}", describe(&error));

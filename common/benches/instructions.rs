@@ -3,8 +3,8 @@
 //!
 //! The same program gives nearly the same counts whatever else the machine does, so that a change of one in a hundred can be
 //! seen. This program runs itself with a part done a number of times, and again with more of them; the difference is the
-//! part's. The processor counts (`perf stat`), where it may. Elsewhere `valgrind` does, which has no SHA instructions, so that signatures and digests
-//! are counted as an old processor would make them.
+//! part's. The processor counts (`perf stat`), where it may. Elsewhere `valgrind` does, which has no SHA instructions, so that
+//! signatures and digests are counted as an old processor would make them.
 #![allow(clippy::unwrap_used, missing_docs, clippy::print_stdout)]
 
 mod parts;

@@ -1,6 +1,6 @@
 //! What a replay would send, shown before anything is sent, and the question whether to go on.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -23,7 +23,11 @@ impl Confirmation {
             eprintln!("claygate: nobody is there to confirm; add --yes");
             return Ok(Some(ExitCode::from(2)));
         }
-        crate::say::text("Go on? [y/N] ");
+        // Whoever cannot see the question has not said yes.
+        let mut out = std::io::stdout().lock();
+        out.write_all(b"Go on? [y/N] ")?;
+        out.flush()?;
+        drop(out);
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if matches!(answer.trim(), "y" | "Y" | "yes") {
