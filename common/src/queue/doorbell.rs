@@ -2,7 +2,7 @@
 //!
 //! NOTIFY serialises commits over the whole database, so it never runs inside the transactions that make work: whoever
 //! committed rings afterwards. A ring wakes this process at once; other processes get one NOTIFY at most every 10 ms,
-//! on a connection of its own. A ring that is lost costs latency only: consumers poll as well.
+//! on the connection that hears theirs. A ring that is lost costs latency only: consumers poll as well.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,14 +15,25 @@ use tokio_util::sync::CancellationToken;
 use super::QueueName;
 use crate::db::Database;
 use crate::spacing::Spacing;
+use crate::telemetry::logs::chain;
 
 const CHANNEL: &str = "claygate_outbox";
 /// How far claims of one queue are apart in a process, as long as they leave nothing behind.
 const CLAIM_EVERY: Duration = Duration::from_millis(5);
 const NOTIFY_EVERY: Duration = Duration::from_millis(10);
+const TELL_WITHIN: Duration = Duration::from_secs(5);
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 /// How long what nobody can take at once may wait for others to share its ring.
 const LATER: Duration = Duration::from_millis(250);
+
+/// Why processes do not wake each other just now.
+#[derive(Debug, thiserror::Error)]
+enum ExchangeError {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("the database did not answer in time")]
+    Silent,
+}
 
 /// The bell of one process. Cheap to clone.
 #[derive(Clone, Default)]
@@ -96,43 +107,22 @@ impl Doorbell {
 
     /// Tells and hears other processes until `shutdown`. A lost connection is dialled again; nothing depends on it.
     pub async fn run(self, database: Database, shutdown: CancellationToken) {
-        let telling = self.tell(&database);
-        let hearing = self.hear(&database);
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = telling => {}
-            () = hearing => {}
-        }
-    }
-
-    async fn tell(&self, database: &Database) {
-        loop {
-            self.inner.told.notified().await;
-            let queues = std::mem::take(&mut *lock(&self.inner.to_tell));
-            let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
-            let told = sqlx::query("SELECT pg_notify($1, name) FROM unnest($2::text[]) AS name")
-                .bind(CHANNEL)
-                .bind(names)
-                .execute(database.pool())
-                .await;
-            if let Err(error) = told {
-                tracing::debug!(error = %error, "other processes could not be woken; they will poll");
+        let exchanging = async {
+            loop {
+                if let Err(error) = self.exchange(&database).await {
+                    tracing::debug!(error = %chain(&error), "other processes cannot be woken; all poll meanwhile");
+                }
                 tokio::time::sleep(RECONNECT_EVERY).await;
             }
-            tokio::time::sleep(NOTIFY_EVERY).await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = exchanging => {}
         }
     }
 
-    async fn hear(&self, database: &Database) {
-        loop {
-            if let Err(error) = self.hear_until_broken(database).await {
-                tracing::debug!(error = %error, "listening for other processes was interrupted");
-            }
-            tokio::time::sleep(RECONNECT_EVERY).await;
-        }
-    }
-
-    async fn hear_until_broken(&self, database: &Database) -> Result<(), sqlx::Error> {
+    /// Tells and hears on one connection, until it breaks.
+    async fn exchange(&self, database: &Database) -> Result<(), ExchangeError> {
         // A pool of its own: a listening connection is never given back.
         let pool = sqlx::postgres::PgPoolOptions::new()
             .max_connections(1)
@@ -140,10 +130,37 @@ impl Doorbell {
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANNEL).await?;
-        while let Some(notification) = listener.try_recv().await? {
-            self.ring_here(&QueueName(notification.payload().to_owned()));
+        let own: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut listener).await?;
+        let spacing = Spacing::new(NOTIFY_EVERY);
+        loop {
+            tokio::select! {
+                heard = listener.try_recv() => {
+                    let Some(notification) = heard? else { return Ok(()) };
+                    // Who rang here is awake already, and would look once more for nothing.
+                    if u32::try_from(own).ok() != Some(notification.process_id()) {
+                        self.ring_here(&QueueName(notification.payload().to_owned()));
+                    }
+                }
+                () = self.something_to_tell(&spacing) => {
+                    let queues = std::mem::take(&mut *lock(&self.inner.to_tell));
+                    let names: Vec<&str> = queues.iter().map(QueueName::as_str).collect();
+                    let telling = sqlx::query("SELECT pg_notify($1, name) FROM unnest($2::text[]) AS name")
+                        .bind(CHANNEL)
+                        .bind(names)
+                        .execute(&mut listener);
+                    // A connection whose other end has gone without a word is found out here.
+                    tokio::time::timeout(TELL_WITHIN, telling).await.map_err(|_| ExchangeError::Silent)??;
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// Waits until a queue was rung here and it is time to tell of it. What is to be told stays so when this is cut short.
+    async fn something_to_tell(&self, spacing: &Spacing) {
+        while lock(&self.inner.to_tell).is_empty() {
+            self.inner.told.notified().await;
+        }
+        spacing.turn().await;
     }
 }
 

@@ -7,6 +7,9 @@
 //! Claims walk the index (queue, due_at, id). While somebody holds a long snapshot (a dump, an analyst), finished
 //! entries stay in that index as dead ones; so a claim starts at the remembered low-water mark, just below what it
 //! took last, and the whole range is read again every few seconds for entries that were committed late.
+//!
+//! A claim that took all that was due is followed by one only when somebody has rung, when an entry becomes due that was
+//! put off, or when the poll interval is over: what comes one by one and is not rung for yet travels together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +32,8 @@ pub struct PostgresQueueSettings {
     /// How long a claimed message belongs to its consumer. Longer than any honest holding: consumers keep messages for
     /// seconds.
     pub lease: Duration,
-    /// The longest wait between two looks at the table when no bell rings.
+    /// The longest wait between two looks at the table when no bell rings, and the most by which an entry that was put off
+    /// for less may be late.
     pub poll_every: Duration,
     /// How often a claim reads from the beginning instead of from the low-water mark.
     pub rescan_every: Duration,
@@ -78,6 +82,8 @@ impl Queue for PostgresQueue {
             mark: None,
             rescanned_at: Instant::now(),
             ids_per_entry: 1,
+            may_be_due: true,
+            look_at: Instant::now(),
             more_may_wait: false,
             claiming: None,
         }))
@@ -95,6 +101,11 @@ struct PostgresConsumer {
     rescanned_at: Instant,
     /// What the last claimed entries held on average.
     ids_per_entry: usize,
+    /// Something may be due that no claim of this consumer has looked for.
+    may_be_due: bool,
+    /// When an entry becomes due that was put off, or when this is to be asked again.
+    look_at: Instant,
+    /// The last claim took as much as it was meant to.
     more_may_wait: bool,
     /// A claim that the last receive was cut short in; the next one goes on with it.
     claiming: Option<BoxFuture<'static, Result<Vec<Claimed>, DbError>>>,
@@ -127,6 +138,7 @@ impl PostgresConsumer {
         let claimed = claimed?;
         let ids: usize = claimed.iter().map(|(_, message)| message.refs.len()).sum();
         self.more_may_wait = claimed.len() == entries || ids >= want;
+        self.may_be_due = self.more_may_wait;
         if let Some((due_at, _)) = claimed.last() {
             self.ids_per_entry = (ids / claimed.len()).max(1);
             self.mark = Some(*due_at - MARK_SLACK);
@@ -138,8 +150,8 @@ impl PostgresConsumer {
         Ok(claimed.into_iter().map(|(_, message)| message).collect())
     }
 
-    /// How long until the next entry is due, at most the poll interval.
-    async fn until_next(&mut self) -> Result<Duration, DbError> {
+    /// Finds out when to look again: when the next entry becomes due, or after the poll interval.
+    async fn look_for_next(&mut self) -> Result<(), DbError> {
         let seconds: Option<f64> = sqlx::query_scalar(
             "SELECT EXTRACT(EPOCH FROM due_at - clock_timestamp())::float8 FROM claygate.outbox
              WHERE queue = $1 AND due_at > now() ORDER BY due_at LIMIT 1",
@@ -147,32 +159,37 @@ impl PostgresConsumer {
         .bind(self.queue.as_str())
         .fetch_optional(self.database.pool())
         .await?;
-        let until = seconds.map_or(self.settings.poll_every, |s| Duration::try_from_secs_f64(s).unwrap_or_default());
-        Ok(until.min(self.settings.poll_every))
+        let next = seconds.map_or(self.settings.poll_every, |s| Duration::try_from_secs_f64(s).unwrap_or_default());
+        self.look_at = Instant::now() + next.min(self.settings.poll_every);
+        Ok(())
     }
 }
 
 #[async_trait]
 impl Consumer for PostgresConsumer {
     async fn receive(&mut self, want: usize) -> Result<Vec<Message>, QueueError> {
-        // A ring between the look and the wait is kept by the bell.
-        let want = want.max(1);
-        let waited = self.more_may_wait;
-        if !waited {
+        if !self.may_be_due {
+            // A ring since the last claim is kept by the bell.
+            tokio::select! {
+                () = self.bell.rung.notified() => {}
+                () = tokio::time::sleep_until(self.look_at) => {}
+            }
+            self.may_be_due = true;
+        }
+        let looks = self.look_at <= Instant::now();
+        if looks {
+            // Before the claim: what becomes due between the two is claimed, or looked for again at once.
+            self.look_for_next().await?;
+        }
+        if !self.more_may_wait {
             self.bell.claims.turn().await;
         }
-        let claimed = self.claim(want).await?;
-        // Whoever was told that more may wait is told at once where nothing does.
-        if waited || !claimed.is_empty() {
-            return Ok(claimed);
+        let claimed = self.claim(want.max(1)).await?;
+        if claimed.is_empty() && !looks {
+            // Who rang may have put something off.
+            self.look_for_next().await?;
         }
-        let wait = self.until_next().await?;
-        tokio::select! {
-            () = self.bell.rung.notified() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
-        self.bell.claims.turn().await;
-        Ok(self.claim(want).await?)
+        Ok(claimed)
     }
 
     fn more_may_wait(&self) -> bool {

@@ -9,6 +9,7 @@ use common::telemetry::Probe;
 use sqlx::Connection;
 use testkit::postgres::TestDatabase;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::queue_conformance::{Rig, ids, next, queue_conformance};
@@ -32,14 +33,18 @@ impl PostgresRig {
         let queue = PostgresQueue::new(database.clone(), doorbell.clone(), settings);
         Self { test, database, doorbell, queue }
     }
+
+    async fn push_unrung(&self, queue: &QueueName, refs: &[Uuid], delay: Duration) {
+        let mut connection = self.database.pool().acquire().await.unwrap();
+        let due_at = (!delay.is_zero()).then(|| OffsetDateTime::now_utc() + delay);
+        outbox::push(&mut connection, queue, refs, due_at).await.unwrap();
+    }
 }
 
 #[async_trait::async_trait]
 impl Rig for PostgresRig {
     async fn push(&self, queue: &QueueName, refs: &[Uuid], delay: Duration) {
-        let mut connection = self.database.pool().acquire().await.unwrap();
-        let due_at = (!delay.is_zero()).then(|| OffsetDateTime::now_utc() + delay);
-        outbox::push(&mut connection, queue, refs, due_at).await.unwrap();
+        self.push_unrung(queue, refs, delay).await;
         self.doorbell.ring(queue);
     }
 
@@ -80,6 +85,51 @@ async fn a_lease_that_runs_out_gives_the_message_to_others() {
     assert!(again[0].redelivered);
     assert_eq!(stalled.ack(&[held[0].receipt]).await.unwrap(), 0);
     assert_eq!(other.ack(&[again[0].receipt]).await.unwrap(), 1);
+}
+
+/// A poll that nobody waits for: what comes, comes by a ring or because it is due.
+const NO_POLL: PostgresQueueSettings = PostgresQueueSettings {
+    lease: Duration::from_secs(30),
+    poll_every: Duration::from_secs(600),
+    rescan_every: Duration::from_secs(5),
+};
+
+#[tokio::test]
+async fn what_is_not_rung_for_yet_travels_with_what_is() {
+    let rig = PostgresRig::with(NO_POLL).await;
+    let queue = QueueName::callbacks();
+    let mut consumer = rig.consumer(&queue).await;
+    assert_eq!(consumer.receive(64).await.unwrap(), [], "nothing is there");
+    let refs = ids(2);
+    rig.push_unrung(&queue, &refs[..1], Duration::ZERO).await;
+    let (messages, ()) = tokio::join!(next(&mut *consumer, 64), rig.push(&queue, &refs[1..], Duration::ZERO));
+    let seen: Vec<Uuid> = messages.into_iter().flat_map(|message| message.refs).collect();
+    assert_eq!(seen, refs);
+}
+
+#[tokio::test]
+async fn what_becomes_due_while_its_consumer_is_busy_is_found_by_the_next_receive() {
+    let rig = PostgresRig::with(NO_POLL).await;
+    let queue = QueueName::callbacks();
+    let mut consumer = rig.consumer(&queue).await;
+    let (at_once, put_off) = (ids(1), ids(1));
+    rig.push_unrung(&queue, &put_off, Duration::from_secs(1)).await;
+    rig.push_unrung(&queue, &at_once, Duration::ZERO).await;
+    assert_eq!(next(&mut *consumer, 64).await[0].refs, at_once);
+    let due = "SELECT count(*) > 0 FROM claygate.outbox WHERE due_at <= now()";
+    while !sqlx::query_scalar::<_, bool>(due).fetch_one(rig.database.pool()).await.unwrap() {}
+    assert_eq!(next(&mut *consumer, 64).await[0].refs, put_off);
+}
+
+#[tokio::test]
+async fn who_rings_for_what_is_put_off_has_it_found_when_it_is_due() {
+    let rig = PostgresRig::with(NO_POLL).await;
+    let queue = QueueName::callbacks();
+    let mut consumer = rig.consumer(&queue).await;
+    assert_eq!(consumer.receive(1).await.unwrap(), [], "nothing is there");
+    let refs = ids(1);
+    rig.push(&queue, &refs, Duration::from_millis(300)).await;
+    assert_eq!(next(&mut *consumer, 1).await[0].refs, refs);
 }
 
 /// A stop cuts receives short. What the statement under way takes must not wait for its claim to run out.
@@ -161,47 +211,82 @@ async fn an_entry_committed_below_the_mark_is_found_by_the_rescan() {
     assert_eq!(next(&mut *consumer, 1).await[0].refs, late);
 }
 
-#[tokio::test]
-async fn a_ring_in_another_process_wakes_a_consumer() {
-    // Polling is out of the way, so that only the bell can bring the message.
-    let settings = PostgresQueueSettings { poll_every: Duration::from_secs(600), ..Default::default() };
-    let here = PostgresRig::with(settings).await;
-    let queue = QueueName::callbacks();
-    let shutdown = tokio_util::sync::CancellationToken::new();
-    let other_bell = Doorbell::new();
-    let mut consumer = here.consumer(&queue).await;
-    let tasks = [
-        tokio::spawn(here.doorbell.clone().run(here.database.clone(), shutdown.clone())),
-        tokio::spawn(other_bell.clone().run(here.test.database(), shutdown.clone())),
-    ];
-    // The other process rings again until this one has surely begun to listen.
-    let ringing = async {
+/// Two processes over one database that hear each other. Polling is out of the way, so that only their bells wake them.
+struct Neighbours {
+    here: PostgresRig,
+    elsewhere_bell: Doorbell,
+    elsewhere: PostgresQueue,
+    shutdown: CancellationToken,
+    ringing: [tokio::task::JoinHandle<()>; 2],
+}
+
+impl Neighbours {
+    async fn new() -> Self {
+        let here = PostgresRig::with(NO_POLL).await;
+        let (elsewhere_bell, database, shutdown) = (Doorbell::new(), here.test.database(), CancellationToken::new());
+        let elsewhere = PostgresQueue::new(database.clone(), elsewhere_bell.clone(), NO_POLL);
+        let ringing = [(&here.doorbell, &here.database), (&elsewhere_bell, &database)]
+            .map(|(bell, database)| tokio::spawn(bell.clone().run(database.clone(), shutdown.clone())));
+        Self { here, elsewhere_bell, elsewhere, shutdown, ringing }
+    }
+
+    /// Pushes one entry and rings for it until `consumer`, which waits already, has it: until it has surely begun to listen.
+    async fn push_and_ring(&self, bell: &Doorbell, queue: &QueueName, consumer: &mut dyn Consumer) {
         let refs = ids(1);
-        let mut connection = here.database.pool().acquire().await.unwrap();
-        let waiting = next(&mut *consumer, 1);
-        tokio::pin!(waiting);
-        // The consumer looks once, finds nothing, and waits for the bell.
-        assert!(futures_poll_once(&mut waiting).await.is_none());
-        outbox::push(&mut connection, &queue, &refs, None).await.unwrap();
-        loop {
-            other_bell.ring(&queue);
+        self.here.push_unrung(queue, &refs, Duration::ZERO).await;
+        let mut waiting = std::pin::pin!(next(consumer, 64));
+        let messages = loop {
+            bell.ring(queue);
             tokio::select! {
-                messages = &mut waiting => return (refs, messages),
+                messages = &mut waiting => break messages,
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
+        };
+        assert_eq!(messages[0].refs, refs);
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        for ringing in self.ringing {
+            ringing.await.unwrap();
         }
-    };
-    let (refs, messages) = ringing.await;
-    assert_eq!(messages[0].refs, refs);
-    shutdown.cancel();
-    for task in tasks {
-        task.await.unwrap();
     }
 }
 
-/// Gives `future` the time of one look at the table.
-async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
-    tokio::time::timeout(Duration::from_millis(300), future).await.ok()
+#[tokio::test]
+async fn a_ring_in_another_process_wakes_a_consumer() {
+    let neighbours = Neighbours::new().await;
+    let queue = QueueName::callbacks();
+    let mut consumer = neighbours.here.consumer(&queue).await;
+    assert_eq!(consumer.receive(64).await.unwrap(), [], "it looks once, and waits for the bell");
+    neighbours.push_and_ring(&neighbours.elsewhere_bell, &queue, &mut *consumer).await;
+    neighbours.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_does_not_wake_itself_again_by_what_it_tells_others() {
+    let neighbours = Neighbours::new().await;
+    let Neighbours { here, elsewhere_bell, elsewhere, .. } = &neighbours;
+    let [own, told, answer] = ["own", "told", "answer"].map(|name| QueueName::deliver(name));
+    let mut consumer = here.consumer(&own).await;
+    let mut hears = elsewhere.consumer(&told).await.unwrap();
+    let mut answers = here.consumer(&answer).await;
+    for consumer in [&mut consumer, &mut hears, &mut answers] {
+        assert_eq!(consumer.receive(64).await.unwrap(), []);
+    }
+    for _ in 0..2 {
+        here.push(&own, &ids(1), Duration::ZERO).await;
+        next(&mut *consumer, 64).await;
+        // What was rung before it is told before it, and what is told before the answer comes back before it.
+        neighbours.push_and_ring(&here.doorbell, &told, &mut *hears).await;
+        neighbours.push_and_ring(elsewhere_bell, &answer, &mut *answers).await;
+    }
+    let refs = ids(2);
+    here.push_unrung(&own, &refs[..1], Duration::ZERO).await;
+    let (messages, ()) = tokio::join!(next(&mut *consumer, 64), here.push(&own, &refs[1..], Duration::ZERO));
+    let seen: Vec<Uuid> = messages.into_iter().flat_map(|message| message.refs).collect();
+    assert_eq!(seen, refs, "the first was not rung for");
+    neighbours.stop().await;
 }
 
 /// A backlog of one destination is its own affair; callbacks that nobody routes are everybody's.

@@ -204,7 +204,12 @@ impl Intake {
         if rest.ids.is_empty() {
             return Ok(());
         }
-        deliveries::put_back(&self.work.database, &self.work.name, &rest.ids, rest.wait.min(PUT_OFF_MAX)).await
+        deliveries::put_back(&self.work.database, &self.work.name, &rest.ids, rest.wait.min(PUT_OFF_MAX)).await?;
+        if rest.wait < LOOK_EVERY {
+            // Sooner than consumers look by themselves.
+            self.work.doorbell.ring(&QueueName::deliver(&self.work.name));
+        }
+        Ok(())
     }
 
     /// Starts what can start until `deadline`, and answers the rest.
