@@ -2,9 +2,11 @@
 //!
 //! NOTIFY serialises commits over the whole database, so it never runs inside the transactions that make work: whoever
 //! committed rings afterwards. A ring wakes this process at once; other processes get one NOTIFY at most every 10 ms,
-//! on the connection that hears theirs. A ring that is lost costs latency only: consumers poll as well.
+//! on the connection that hears theirs, unless a relay of this process takes the work from there. A ring that is lost
+//! costs latency only: consumers poll as well.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,11 +59,14 @@ pub(crate) struct Bell {
     pub(crate) rung: Notify,
     /// What becomes due one by one is claimed together.
     pub(crate) claims: Spacing,
+    /// A relay of this process brings to the broker what it is rung for: no other has to be woken, which would only look for
+    /// what is gone. While it cannot, others find it when they poll.
+    pub(crate) is_relayed: AtomicBool,
 }
 
 impl Default for Bell {
     fn default() -> Self {
-        Self { rung: Notify::new(), claims: Spacing::new(CLAIM_EVERY) }
+        Self { rung: Notify::new(), claims: Spacing::new(CLAIM_EVERY), is_relayed: AtomicBool::new(false) }
     }
 }
 
@@ -73,7 +78,10 @@ impl Doorbell {
 
     /// Says that `queue` has something due. Never blocks; call it after the commit.
     pub fn ring(&self, queue: &QueueName) {
-        self.ring_here(queue);
+        let is_relayed = self.ring_here(queue);
+        if is_relayed {
+            return;
+        }
         lock(&self.inner.to_tell).insert(queue.clone());
         self.inner.told.notify_one();
     }
@@ -97,12 +105,14 @@ impl Doorbell {
         Arc::clone(lock(&self.inner.bells).entry(queue.clone()).or_default())
     }
 
-    fn ring_here(&self, queue: &QueueName) {
+    /// Wakes who waits here. Answers whether a relay of this process does.
+    fn ring_here(&self, queue: &QueueName) -> bool {
         let bell = lock(&self.inner.bells).get(queue).cloned();
-        if let Some(bell) = bell {
+        bell.is_some_and(|bell| {
             // One waiter takes what is there and rings on if there is more than it can carry.
             bell.rung.notify_one();
-        }
+            bell.is_relayed.load(Ordering::Relaxed)
+        })
     }
 
     /// Tells and hears other processes until `shutdown`. A lost connection is dialled again; nothing depends on it.

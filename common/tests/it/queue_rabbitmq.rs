@@ -283,6 +283,22 @@ async fn a_message_that_is_not_ours_is_put_aside_and_holds_nothing_up() {
     assert_eq!(rig.waiting().await, 0, "it was not dropped, only held");
 }
 
+#[tokio::test]
+async fn what_is_relayed_here_is_not_told_elsewhere() {
+    let rig = RabbitRig::new().await;
+    let mut elsewhere = sqlx::postgres::PgListener::connect_with(rig.database.pool()).await.unwrap();
+    elsewhere.listen("claygate_outbox").await.unwrap();
+    // In the order of their names, once both can be told.
+    rig.doorbell.ring(&QueueName::callbacks());
+    rig.doorbell.ring(&QueueName::deliver("not_relayed_here"));
+    let shutdown = CancellationToken::new();
+    let telling = tokio::spawn(rig.doorbell.clone().run(rig.database.clone(), shutdown.clone()));
+    let first = tokio::time::timeout(LIMIT, elsewhere.recv()).await.expect("something is told").unwrap();
+    assert_eq!(first.payload(), "deliver.not_relayed_here");
+    shutdown.cancel();
+    telling.await.unwrap();
+}
+
 /// Fresh work costs no note, so that the intake's rows are written once less; old work is noted before its entry goes.
 #[tokio::test]
 async fn publishing_notes_what_has_been_on_its_way_for_long() {

@@ -14,6 +14,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -55,7 +56,11 @@ impl Relay {
         for result in Published::ALL {
             counter!(PUBLISHED, "result" => result.as_str()).increment(0);
         }
-        Self { shared: Arc::clone(&queue.shared), queues: queues.into_iter().collect() }
+        let (shared, queues) = (Arc::clone(&queue.shared), queues.into_iter().collect::<Vec<_>>());
+        for queue in &queues {
+            shared.doorbell.of(queue).is_relayed.store(true, Ordering::Relaxed);
+        }
+        Self { shared, queues }
     }
 
     /// Publishes until `shutdown`; what is under way then is finished first.
