@@ -292,12 +292,6 @@ impl Lanes {
         self.lanes.get(destination).map_or(LEASE_MARGIN, |lane| lane.lease)
     }
 
-    /// For how long deliveries of this destination are put off, which is sent nothing meanwhile; zero where they may go, or
-    /// wait in their queue.
-    pub fn puts_off(&self, destination: &str) -> Duration {
-        self.lanes.get(destination).map_or(Duration::ZERO, |lane| lane.gate.puts_off())
-    }
-
     /// Says that something of this destination was queued: the fast lane stays closed until its queue is empty again.
     pub fn note_waiting(&self, destination: &str) {
         if let Some(lane) = self.lanes.get(destination) {

@@ -86,8 +86,6 @@ pub struct NewDelivery {
     pub blocked_as: Reason,
     /// It is created already leased, because its sender has a slot for it.
     pub lease: Option<NewLease>,
-    /// How long it waits in its queue at least, where it is not leased: its destination is sent nothing before.
-    pub due_after: Duration,
 }
 
 /// A lease to be created with its delivery.
@@ -335,8 +333,7 @@ async fn insert_deliveries(
              SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS callback_id, unnest($3::text[]) AS destination,
                  unnest($4::boolean[]) AS again, unnest($5::text[]) AS rule, unnest($6::bytea[]) AS person,
                  unnest($7::text[]) AS reason, unnest($8::uuid[]) AS blocked_by, unnest($9::uuid[]) AS token,
-                 unnest($10::float8[]) AS seconds, unnest($11::text[]) AS queue, unnest($12::integer[]) AS chunk,
-                 unnest($13::float8[]) AS due_after
+                 unnest($10::float8[]) AS seconds, unnest($11::text[]) AS queue, unnest($12::integer[]) AS chunk
          ), made AS (
              INSERT INTO claygate.deliveries (id, callback_id, destination, replay, rule, person, state, reason,
                  blocked_by, ended_at, next_attempt_at, lease_until, lease_token)
@@ -351,9 +348,8 @@ async fn insert_deliveries(
              FROM input AS i
              RETURNING id, replay
          ), queued AS (
-             INSERT INTO claygate.outbox (queue, refs, due_at)
-             SELECT queue, array_agg(id), now() + make_interval(secs => max(due_after)) FROM input
-             WHERE chunk IS NOT NULL GROUP BY queue, chunk
+             INSERT INTO claygate.outbox (queue, refs)
+             SELECT queue, array_agg(id) FROM input WHERE chunk IS NOT NULL GROUP BY queue, chunk
          )
          SELECT id, replay FROM made",
     )
@@ -369,7 +365,6 @@ async fn insert_deliveries(
     .bind(rows.iter().map(|(_, delivery)| lease(delivery).map(|l| l.duration.as_secs_f64())).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, d)| QueueName::deliver(&d.destination).as_str().to_owned()).collect::<Vec<_>>())
     .bind(chunks)
-    .bind(rows.iter().map(|(_, delivery)| delivery.due_after.as_secs_f64()).collect::<Vec<_>>())
     .fetch_all(connection)
     .await
     .map_err(|error| collided(DbError::from(error)))?;

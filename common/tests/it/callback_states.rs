@@ -451,7 +451,6 @@ fn decided(id: CallbackId, routing: i32, outcome: Outcome) -> Decided {
         once_per: None,
         blocked_as: Reason::CoolDown,
         lease: None,
-        due_after: Duration::ZERO,
     };
     let is_routed = matches!(outcome, Outcome::Routed);
     Decided {

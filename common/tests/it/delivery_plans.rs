@@ -59,7 +59,6 @@ async fn route(database: &Database, ids: &[CallbackId]) {
         once_per: Some(LIMIT),
         blocked_as: Reason::CoolDown,
         lease: None,
-        due_after: Duration::ZERO,
     };
     let decided: Vec<Decided> = routing::load(database, ids)
         .await

@@ -118,7 +118,6 @@ async fn go_the_way(database: Database, mut intake: IntakeConnection, mut writer
             once_per: None,
             blocked_as: Reason::CoolDown,
             lease: None,
-            due_after: Duration::ZERO,
         }],
     };
     let routing = database.clone();

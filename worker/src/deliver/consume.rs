@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::gate::{PUT_OFF_MAX, Passage};
+use super::gate::Passage;
 use super::pace::is_missed;
 use super::{LaneWork, telemetry};
 use crate::health::Beat;
@@ -34,6 +34,10 @@ const CLAIMS_MAX: i16 = 5;
 const START_WITHIN: Duration = Duration::from_secs(2);
 /// How often a lane that waits for something looks up, and beats.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest that ids are put off: an operator's resume or another worker should not wait for a day.
+const PUT_OFF_MAX: Duration = Duration::from_secs(60);
+/// A lane that is closed for less than this leaves its backlog in the queue.
+const PUT_OFF_MIN: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -121,7 +125,8 @@ impl Intake {
             return self.look_again(until.saturating_duration_since(now)).await;
         }
         match passage {
-            Passage::Later(until) if lane.gate.puts_off().is_zero() => {
+            // The backlog waits where it is: put off for ever shorter times, it would go round faster and faster.
+            Passage::Later(until) if until.saturating_duration_since(now) < PUT_OFF_MIN => {
                 self.look_again(until.saturating_duration_since(now)).await
             }
             Passage::Held | Passage::Probing => self.look_again(LOOK_EVERY).await,

@@ -13,11 +13,6 @@ use crate::destinations::Outcome;
 
 /// How long a refusal holds its lane whatever the table says: its record is a commit away.
 const REFUSAL_STANDS: Duration = Duration::from_secs(2);
-/// A lane that is closed for less than this leaves its backlog where it is: put off for ever shorter times, it would go
-/// round faster and faster.
-const PUT_OFF_MIN: Duration = Duration::from_secs(5);
-/// The longest that deliveries are put off: an operator's resume or another worker should not wait for a day.
-pub(super) const PUT_OFF_MAX: Duration = Duration::from_secs(60);
 
 /// The gate of one lane. Knows of this process alone; what holds everywhere is in `destination_state`.
 #[derive(Debug)]
@@ -59,14 +54,6 @@ impl Gate {
     /// Whether anything may go at once.
     pub(crate) fn is_open(&self) -> bool {
         self.passage(Instant::now()) == Passage::Open
-    }
-
-    /// For how long what cannot be sent now is put off; zero where it waits in its queue.
-    pub(crate) fn puts_off(&self) -> Duration {
-        let now = Instant::now();
-        let Passage::Later(until) = self.passage(now) else { return Duration::ZERO };
-        let closed = until.saturating_duration_since(now);
-        if closed < PUT_OFF_MIN { Duration::ZERO } else { closed.min(PUT_OFF_MAX) }
     }
 
     /// Whether it waits for an operator.

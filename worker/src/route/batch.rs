@@ -1,8 +1,7 @@
 //! One try at a batch: load, judge, plan, commit, start.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use common::config::Config;
 use common::crash::{self, Point};
@@ -101,7 +100,6 @@ impl Router {
         // Before the transaction starts, so that no lease ends earlier in the table than here.
         let now = Instant::now();
         let mut reserved = HashMap::new();
-        let put_off = |destination: &str| self.inner.lanes.puts_off(destination);
         let decided = callbacks
             .iter()
             .zip(judged)
@@ -136,7 +134,6 @@ impl Router {
                             skip: planned.skip,
                             once_per: planned.once_per,
                             blocked_as: planned.blocked_as,
-                            due_after: if lease.is_none() { put_off(&planned.destination) } else { Duration::ZERO },
                             lease,
                         }
                     })
@@ -156,7 +153,7 @@ impl Router {
         routed: &Routed,
     ) -> BatchReport {
         let mut report = BatchReport::default();
-        let mut queued = BTreeSet::new();
+        let mut queued: BTreeMap<String, usize> = BTreeMap::new();
         for ((callback, judged), decided) in callbacks.iter().zip(judged).zip(decided) {
             if !routed.callbacks.contains(&decided.id) {
                 continue;
@@ -194,17 +191,15 @@ impl Router {
                     });
                 } else {
                     report.queued += 1;
-                    if delivery.due_after.is_zero() {
-                        queued.insert(delivery.destination);
-                    }
+                    *queued.entry(delivery.destination).or_default() += 1;
                 }
             }
         }
-        for destination in queued {
-            self.inner.lanes.note_waiting(&destination);
-            let queue = QueueName::deliver(&destination);
+        for destination in queued.keys() {
+            self.inner.lanes.note_waiting(destination);
+            let queue = QueueName::deliver(destination);
             // What goes to a destination that hangs or is broken would cost more one by one than what is delivered.
-            if self.inner.lanes.is_stuck(&destination) {
+            if self.inner.lanes.is_stuck(destination) {
                 self.inner.doorbell.ring_later(&queue);
             } else {
                 self.inner.doorbell.ring(&queue);

@@ -106,44 +106,6 @@ async fn a_stored_callback_reaches_its_destinations() {
     running.stop().await;
 }
 
-/// While a destination is left alone, what is routed to it is due when it is tried again, and does not go round its queue.
-#[tokio::test]
-async fn what_is_routed_to_a_broken_destination_is_due_when_it_is_tried_again() {
-    let receiver = Receiver::start().await;
-    receiver.answer_with(Answer::status(503));
-    let breaker = "[destinations.crm]\nbreaker = { failures = 1, open = \"40s\" }";
-    let text = to_crm(&receiver.url("/leads")).replace("[destinations.crm]", breaker);
-    let rig = RouteRig::new(&text).await;
-    let running = Running::start(&rig, &config(&text)).await;
-    let first = rig.callback(&json!({"email": "ada@example.com", "icp_score": 60})).await;
-    running.enqueue(&rig, &[first]).await;
-    wait_until("the attempt that breaks it", PATIENCE, async || {
-        let attempts = "SELECT count(*) FROM claygate.attempts WHERE class <> 'delivered'";
-        sqlx::query_scalar::<_, i64>(attempts).fetch_one(rig.test.pool()).await.unwrap() == 1
-    })
-    .await;
-    let second = rig.callback(&json!({"email": "grace@example.com", "icp_score": 60})).await;
-    running.enqueue(&rig, &[second]).await;
-    wait_for("the second to be routed", PATIENCE, async || {
-        let state = rig.state(second).await;
-        if state.0 == "received" { Err(state) } else { Ok(()) }
-    })
-    .await;
-    let (made_with_it, due_in): (bool, f64) = sqlx::query_as(
-        "SELECT o.xmin = d.xmin, EXTRACT(EPOCH FROM o.due_at - now())::float8
-         FROM claygate.deliveries AS d JOIN claygate.outbox AS o ON d.id = ANY(o.refs)
-         WHERE d.callback_id = $1 AND d.destination = 'crm'",
-    )
-    .bind(second.0)
-    .fetch_one(rig.test.pool())
-    .await
-    .unwrap();
-    assert!(made_with_it, "it was put off once it had been taken");
-    assert!((5.0..=40.0).contains(&due_in), "due in {due_in} s");
-    assert_eq!(receiver.requests().len(), 1);
-    running.stop().await;
-}
-
 #[tokio::test]
 async fn somebody_is_reached_although_the_first_of_two_leads_dies() {
     let receiver = Receiver::start().await;
