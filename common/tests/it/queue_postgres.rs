@@ -267,7 +267,7 @@ async fn a_ring_in_another_process_wakes_a_consumer() {
 async fn a_process_does_not_wake_itself_again_by_what_it_tells_others() {
     let neighbours = Neighbours::new().await;
     let Neighbours { here, elsewhere_bell, elsewhere, .. } = &neighbours;
-    let [own, told, answer] = ["own", "told", "answer"].map(|name| QueueName::deliver(name));
+    let [own, told, answer] = ["own", "told", "answer"].map(QueueName::deliver);
     let mut consumer = here.consumer(&own).await;
     let mut hears = elsewhere.consumer(&told).await.unwrap();
     let mut answers = here.consumer(&answer).await;
