@@ -2,7 +2,7 @@
 //!
 //! Nothing is received that could not start, and what cannot start within seconds after all (the slots filled up, the
 //! rate is used up, the destination broke) becomes an outbox entry that is due when it can. While the destination is
-//! broken or throttled its messages are taken and put off, so that they do not grow old in the queue.
+//! broken or throttled its messages are taken and put off ([`super::put_off`]), so that they do not grow old in the queue.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::gate::Passage;
 use super::pace::is_missed;
+use super::put_off::Groups;
 use super::{LaneWork, telemetry};
 use crate::health::Beat;
 use crate::lanes::{LeasedDelivery, Started};
@@ -54,7 +55,14 @@ enum Interrupted {
 
 /// Consumes until `shutdown`.
 pub(super) async fn run(work: Arc<LaneWork>, queue: Arc<dyn Queue>, beat: Beat, shutdown: CancellationToken) {
-    let mut intake = Intake { work, beat, shutdown: shutdown.clone(), turns: VecDeque::new(), no_turn_before: None };
+    let mut intake = Intake {
+        work,
+        beat,
+        shutdown: shutdown.clone(),
+        turns: VecDeque::new(),
+        no_turn_before: None,
+        groups: Groups::default(),
+    };
     let mut pause = PAUSE_MIN;
     while !shutdown.is_cancelled() {
         let begun = Instant::now();
@@ -94,6 +102,8 @@ struct Intake {
     turns: VecDeque<Instant>,
     /// There is no turn to be had before: the backlog waits where it is.
     no_turn_before: Option<Instant>,
+    /// What was put off since the destination was left alone.
+    groups: Groups,
 }
 
 impl Intake {
@@ -109,18 +119,24 @@ impl Intake {
                 messages = consumer.receive(want) => messages?,
             };
             self.beat.beat();
-            self.work.lane.waiting.store(consumer.more_may_wait(), Ordering::Relaxed);
+            let more_may_wait = consumer.more_may_wait();
+            self.work.lane.waiting.store(more_may_wait, Ordering::Relaxed);
+            let begun = Instant::now();
             if !messages.is_empty() {
                 self.work_off(consumer.as_mut(), messages).await?;
             }
+            self.groups.looked(Instant::now(), begun.elapsed(), more_may_wait);
         }
     }
 
     /// How many ids may be received, after at most [`LOOK_EVERY`]; `None`: none yet.
-    async fn wait_for_room(&self) -> Option<usize> {
-        let lane = &self.work.lane;
+    async fn wait_for_room(&mut self) -> Option<usize> {
         let now = Instant::now();
-        let passage = lane.gate.passage(now);
+        let passage = self.work.lane.gate.passage(now);
+        if !matches!(passage, Passage::Later(_)) {
+            self.groups = Groups::default();
+        }
+        let lane = &self.work.lane;
         if let (Passage::Open | Passage::Probe, Some(until)) = (passage, self.no_turn_before.filter(|at| now < *at)) {
             return self.look_again(until.saturating_duration_since(now)).await;
         }
@@ -130,7 +146,10 @@ impl Intake {
                 self.look_again(until.saturating_duration_since(now)).await
             }
             Passage::Held | Passage::Probing => self.look_again(LOOK_EVERY).await,
-            Passage::Later(_) => Some(BATCH_MAX),
+            Passage::Later(_) => match self.groups.pause(now) {
+                Some(wait) => self.look_again(wait).await,
+                None => Some(BATCH_MAX),
+            },
             Passage::Probe => Some(1),
             Passage::Open => {
                 if lane.slots.available_permits() == 0 {
@@ -200,12 +219,16 @@ impl Intake {
 
     /// Puts back what could not start, just before its message is acknowledged: a message that is not acknowledged
     /// comes again as a whole, and entries written beside it would come twice.
-    async fn put_back(&self, rest: Rest) -> Result<(), DbError> {
+    async fn put_back(&mut self, rest: Rest) -> Result<(), DbError> {
         if rest.ids.is_empty() {
             return Ok(());
         }
-        deliveries::put_back(&self.work.database, &self.work.name, &rest.ids, rest.wait.min(PUT_OFF_MAX)).await?;
-        if rest.wait < LOOK_EVERY {
+        let mut wait = rest.wait.min(PUT_OFF_MAX);
+        if wait >= PUT_OFF_MIN {
+            wait += self.groups.next_delay();
+        }
+        deliveries::put_back(&self.work.database, &self.work.name, &rest.ids, wait).await?;
+        if wait < LOOK_EVERY {
             // Sooner than consumers look by themselves.
             self.work.doorbell.ring(&QueueName::deliver(&self.work.name));
         }

@@ -15,6 +15,7 @@ mod counter;
 mod gate;
 mod pace;
 mod pools;
+mod put_off;
 mod recorder;
 mod submit;
 mod telemetry;

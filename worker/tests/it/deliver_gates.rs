@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use common::db::destination_state;
 use common::db::rate_limits::reserve;
+use common::ids::DeliveryId;
+use common::queue::BATCH_MAX;
 use testkit::postgres::TestDatabase;
 use testkit::receiver::{Answer, Receiver};
 use testkit::wait::wait_for;
@@ -48,6 +50,31 @@ async fn a_broken_destination_is_left_alone_and_its_deliveries_are_put_off() {
     })
     .await;
     assert_eq!((receiver.requests().len(), rig.row(id).await.attempts), (2, 0));
+}
+
+/// As the queue of a destination that stays broken sees them: entry by entry, and more than one group may hold.
+#[tokio::test]
+async fn what_is_put_off_goes_in_groups_that_are_due_apart() {
+    let receiver = Receiver::start().await;
+    receiver.answer_with(Answer::status(500));
+    let breaker = "[destinations.crm.breaker]\nfailures = 1\nopen = \"50s\"";
+    let rig = Rig::start(&http("crm", &receiver.url("/"), breaker)).await;
+    let first = rig.deliver("crm").await;
+    rig.tried(first, 1).await;
+    for _ in 0..2 * BATCH_MAX {
+        rig.enqueue("crm", &[DeliveryId::new()]).await;
+    }
+    let groups = wait_for("all of them to be put off", PATIENCE, async || {
+        let groups = put_off_but(&rig, first.0).await;
+        let ids: i64 = groups.iter().map(|(ids, _)| ids).sum();
+        if ids == 2 * BATCH_MAX as i64 { Ok(groups) } else { Err(groups) }
+    })
+    .await;
+    assert!((2..=10).contains(&groups.len()), "{groups:?}");
+    let (first, last) = (groups[0].1, groups[groups.len() - 1].1);
+    // Their moments are a quarter of a second apart, give or take what a statement takes on its way.
+    assert!(last - first > 0.25 * groups.len() as f64 - 0.4 && last - first < 10.5, "{groups:?}");
+    assert_eq!(receiver.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -150,6 +177,18 @@ async fn due_of(rig: &Rig, id: Uuid) -> Option<f64> {
     )
     .bind(id)
     .fetch_optional(rig.test.pool())
+    .await
+    .unwrap()
+}
+
+/// How many ids the unclaimed entries without `id` hold that are due in 20 seconds or more, and in how many; sorted by that.
+async fn put_off_but(rig: &Rig, id: Uuid) -> Vec<(i64, f64)> {
+    sqlx::query_as(
+        "SELECT cardinality(refs)::bigint, EXTRACT(EPOCH FROM due_at - now())::float8 FROM claygate.outbox
+         WHERE claims = 0 AND due_at > now() + interval '20 s' AND NOT $1 = ANY(refs) ORDER BY due_at",
+    )
+    .bind(id)
+    .fetch_all(rig.test.pool())
     .await
     .unwrap()
 }
