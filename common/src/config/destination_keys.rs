@@ -229,7 +229,7 @@ static BREAKER: Section = Section {
             "open",
             Kind::Duration { min: Duration::from_millis(50), max: Duration::from_secs(DAY) },
             Preset::Is("30s"),
-            "How long it stays open the first time; doubles up to `open_max`.",
+            "How long it stays open the first time; doubles up to `open_max`. What waits is due in the ten seconds behind that.",
         ),
         Key::new(
             "open_max",
