@@ -124,8 +124,8 @@ impl Writer {
         batch.sort_by_key(|incoming| incoming.key.hash);
         let candidates: Vec<Candidate<'_>> =
             batch.iter().map(|incoming| Candidate { incoming, revision: 0, skip: None }).collect();
-        let stored = self.connection.store(&self.books, &candidates).await.context("storing a batch")?;
-        Ok(stored.len() as u64)
+        self.connection.store_first(&self.books, &candidates).await.context("storing a batch")?;
+        Ok(candidates.len() as u64)
     }
 
     fn incoming(&self) -> Incoming {

@@ -344,22 +344,22 @@ fn found(row: &PgRow) -> Result<Found, sqlx::Error> {
 }
 
 /// The candidates, turned by 90 degrees.
-struct Columns<'a> {
-    ids: Vec<Uuid>,
-    sources: Vec<&'a str>,
-    keys: Vec<&'a [u8]>,
-    key_kinds: Vec<&'static str>,
-    revisions: Vec<i32>,
-    digests: Vec<&'a [u8]>,
-    row_ids: Vec<Option<Uuid>>,
-    skips: Vec<Option<&'static str>>,
-    received_at: Vec<Option<OffsetDateTime>>,
-    bodies: Vec<&'a [u8]>,
-    headers: Vec<&'a str>,
+pub(super) struct Columns<'a> {
+    pub(super) ids: Vec<Uuid>,
+    pub(super) sources: Vec<&'a str>,
+    pub(super) keys: Vec<&'a [u8]>,
+    pub(super) key_kinds: Vec<&'static str>,
+    pub(super) revisions: Vec<i32>,
+    pub(super) digests: Vec<&'a [u8]>,
+    pub(super) row_ids: Vec<Option<Uuid>>,
+    pub(super) skips: Vec<Option<&'static str>>,
+    pub(super) received_at: Vec<Option<OffsetDateTime>>,
+    pub(super) bodies: Vec<&'a [u8]>,
+    pub(super) headers: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(candidates: &[Candidate<'a>]) -> Self {
+    pub(super) fn of(candidates: &[Candidate<'a>]) -> Self {
         fn column<'a, T>(candidates: &[Candidate<'a>], cell: impl Fn(&Candidate<'a>) -> T) -> Vec<T> {
             candidates.iter().map(cell).collect()
         }

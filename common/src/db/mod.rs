@@ -18,6 +18,7 @@ pub mod deliveries;
 pub mod destination_state;
 pub mod diagnosis;
 pub mod events;
+mod first_sightings;
 pub mod intake;
 pub mod leads;
 pub mod loop_report;

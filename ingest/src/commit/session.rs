@@ -10,10 +10,13 @@ use common::db::quarantine::{self, Unusable};
 use common::db::{ConnectSettings, DbError};
 use common::ids::CallbackId;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 const TRIES_MAX: u32 = 6;
 const COLLISION_PAUSE: Duration = Duration::from_millis(2);
+/// How long a repeat makes others likely: a table of Clay that is run again repeats for as long as it runs.
+const REPEATS_EXPECTED_FOR: Duration = Duration::from_secs(10);
 
 /// Repeats a statement while it collides with others.
 macro_rules! without_collisions {
@@ -37,17 +40,43 @@ pub(crate) struct Session {
     connection: IntakeConnection,
     limit: Duration,
     books: Books,
+    /// Until when repeats are expected.
+    repeats_until: Option<Instant>,
 }
 
 impl Session {
     /// Connects within `limit`, which is also every statement's.
     pub(crate) async fn open(settings: &ConnectSettings, limit: Duration, books: Books) -> Result<Self, DbError> {
         let connection = within(limit, IntakeConnection::open(settings)).await?;
-        Ok(Self { connection, limit, books })
+        Ok(Self { connection, limit, books, repeats_until: None })
     }
 
     pub(crate) async fn store(&mut self, candidates: &[Candidate<'_>]) -> Result<Vec<Stored>, DbError> {
         without_collisions!(self.limit, self.connection.store(&self.books, candidates))
+    }
+
+    /// Writes `candidates`, which have no time of receipt yet, if none of their keys is taken, and answers their receipt.
+    /// `None`: nothing was written, as one is taken or a row is refused, or not even tried, since repeats are expected.
+    pub(crate) async fn store_first(
+        &mut self,
+        candidates: &[Candidate<'_>],
+    ) -> Result<Option<OffsetDateTime>, DbError> {
+        if self.repeats_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(None);
+        }
+        match without_collisions!(self.limit, self.connection.store_first(&self.books, candidates)) {
+            Ok(received_at) => Ok(Some(received_at)),
+            Err(DbError::Refused { .. }) => {
+                self.expect_repeats();
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says that a key was taken: for a while each batch is written by the statement that looks before it writes.
+    pub(crate) fn expect_repeats(&mut self) {
+        self.repeats_until = Some(Instant::now() + REPEATS_EXPECTED_FOR);
     }
 
     pub(crate) async fn look_up(&mut self, callbacks: &[&Incoming]) -> Result<Vec<Found>, DbError> {

@@ -5,6 +5,9 @@
 //! that it was compared with. A round trip therefore serves the whole batch, and what another writer inserted first is
 //! simply compared again: `UNIQUE (source, key, revision)` is the lock, and nothing can deadlock on it.
 //!
+//! While nothing is repeated a batch is written without a look for its keys (`Session::store_first`); the first repeat makes
+//! that statement fail as a whole, and the batch, and those of the next seconds, go the way above.
+//!
 //! Safe to run again with the same entries: what is there already is found by its id.
 
 use std::collections::HashMap;
@@ -179,7 +182,7 @@ impl Settling<'_> {
             .collect();
         let mut stored = HashMap::with_capacity(candidates.len());
         let mut refused = Vec::new();
-        let done = store_bisecting(self.session, &candidates, &mut stored, &mut refused).await;
+        let done = store(self.session, &candidates, &mut stored, &mut refused).await;
         for (group, candidate) in groups.iter_mut().zip(&candidates) {
             let Some(&front) = group.waiting.front() else { continue };
             let id = candidate.incoming.id;
@@ -311,6 +314,25 @@ fn decide(incoming: &Incoming, latest: &Latest, policy: &dyn Policy) -> Decision
             Decision::Revision { number, skip: incoming.skip.or(superseded.then_some(Reason::Superseded)) }
         }
     }
+}
+
+/// Writes `candidates`: as first sightings, where that can be and is likely to succeed, else with a look for each key.
+async fn store(
+    session: &mut Session,
+    candidates: &[Candidate<'_>],
+    stored: &mut HashMap<CallbackId, OffsetDateTime>,
+    refused: &mut Vec<(CallbackId, String)>,
+) -> Result<(), DbError> {
+    let are_first = candidates.iter().all(|row| row.revision == 0 && row.incoming.received_at.is_none());
+    if are_first && let Some(received_at) = session.store_first(candidates).await? {
+        stored.extend(candidates.iter().map(|row| (row.incoming.id, received_at)));
+        return Ok(());
+    }
+    store_bisecting(session, candidates, stored, refused).await?;
+    if stored.len() < candidates.len() {
+        session.expect_repeats();
+    }
+    Ok(())
 }
 
 /// Writes `candidates`; where Postgres refuses a row, halves them until that row stands alone.
