@@ -4,6 +4,7 @@
 //! digest is meaningless, but nothing here panics.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use sha2::{Digest, Sha256};
 
@@ -15,18 +16,17 @@ const CHUNK_BYTES: usize = 4096;
 enum Kind {
     Object,
     Array,
-    /// A string, quotes left out, that stands as it is: valid JSON holds no quote and no control character unescaped.
+    /// A string that stands as it is: valid JSON holds no quote and no control character unescaped.
     Plain,
-    /// A string, quotes left out, with a backslash in it.
+    /// A string with a backslash in it.
     Escaped,
     /// A number, `true`, `false` or `null`, as written.
     Literal,
 }
 
-#[derive(Clone, Copy)]
 struct Token {
     kind: Kind,
-    /// Strings and literals: the bytes `start..end` of the input.
+    /// Strings, quotes included, and literals: the bytes `start..end` of the input.
     start: usize,
     end: usize,
     /// The token behind this one and everything in it.
@@ -35,7 +35,8 @@ struct Token {
 
 /// The SHA-256 of the canonical form of `raw`, which is one valid JSON value.
 pub(super) fn digest(raw: &[u8]) -> [u8; 32] {
-    let mut form = Form { raw, tokens: tokenize(raw), chunk: Vec::with_capacity(CHUNK_BYTES), hasher: Sha256::new() };
+    let tokens = tokenize(raw);
+    let mut form = Form { raw, tokens: &tokens, chunk: Vec::with_capacity(CHUNK_BYTES), hasher: Sha256::new() };
     form.write(0);
     form.hasher.update(&form.chunk);
     form.hasher.finalize().into()
@@ -63,8 +64,8 @@ fn tokenize(raw: &[u8]) -> Vec<Token> {
             }
             b'"' => {
                 let (end, kind) = end_of_text(raw, at + 1);
-                tokens.push(Token { kind, start: at + 1, end, next });
-                at = end + 1;
+                tokens.push(Token { kind, start: at, end, next });
+                at = end;
             }
             b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => at += 1,
             _ => {
@@ -77,13 +78,13 @@ fn tokenize(raw: &[u8]) -> Vec<Token> {
     tokens
 }
 
-/// The position of the closing quote, and what stands before it.
+/// The position behind the closing quote, and what stands before it.
 fn end_of_text(raw: &[u8], start: usize) -> (usize, Kind) {
     let mut at = start;
     let mut kind = Kind::Plain;
     while let Some(&byte) = raw.get(at) {
         match byte {
-            b'"' => return (at, kind),
+            b'"' => return (at + 1, kind),
             b'\\' => {
                 kind = Kind::Escaped;
                 at += 2;
@@ -102,46 +103,70 @@ fn end_of_literal(raw: &[u8], start: usize) -> usize {
 
 struct Form<'a> {
     raw: &'a [u8],
-    tokens: Vec<Token>,
+    tokens: &'a [Token],
     chunk: Vec<u8>,
     hasher: Sha256,
+}
+
+/// A member of an object.
+struct Member<'a> {
+    /// Of the name: most pairs of names differ in it.
+    beginning: u64,
+    name: Cow<'a, [u8]>,
+    /// The name's place among the tokens; the value's is behind it.
+    key: usize,
+}
+
+impl Member<'_> {
+    fn by_name(&self, other: &Self) -> Ordering {
+        self.beginning.cmp(&other.beginning).then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+/// The first eight bytes of `name`, zeros behind a shorter one: a number that orders as the bytes do, where it differs.
+fn beginning(name: &[u8]) -> u64 {
+    let bytes = name.first_chunk().copied().unwrap_or_else(|| {
+        let mut short = [0; 8];
+        short.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+        short
+    });
+    u64::from_be_bytes(bytes)
 }
 
 impl<'a> Form<'a> {
     /// Writes the value at `index`. As deep as the input is nested, which serde_json limits.
     fn write(&mut self, index: usize) {
-        let Some(&token) = self.tokens.get(index) else { return };
+        let Some(token) = self.tokens.get(index) else { return };
         match token.kind {
             Kind::Object => self.write_object(index, token.next),
             Kind::Array => self.write_array(index, token.next),
-            Kind::Literal => self.put(self.slice(token)),
-            Kind::Plain => self.put_text(self.slice(token), true),
-            Kind::Escaped => self.put_text(&decode(self.slice(token)), false),
+            Kind::Plain | Kind::Escaped | Kind::Literal => self.put_scalar(token),
         }
     }
 
     fn write_object(&mut self, index: usize, behind: usize) {
-        let mut members: Vec<(Cow<'a, [u8]>, usize)> = Vec::new();
+        let mut members: Vec<Member<'a>> = Vec::new();
         let mut key = index + 1;
         while key < behind {
-            let Some(&token) = self.tokens.get(key) else { break };
-            members.push((self.text(token), key + 1));
+            let Some(token) = self.tokens.get(key) else { break };
+            let name = self.text(token);
+            members.push(Member { beginning: beginning(&name), name, key });
             key = self.tokens.get(key + 1).map_or(behind, |value| value.next);
         }
-        // Stable: members of the same key stay in the order of the text, and the last one counts.
-        members.sort_by(|a, b| a.0.cmp(&b.0));
+        // Stable: members of the same name stay in the order of the text, and the last one counts.
+        members.sort_by(Member::by_name);
         self.put(b"{");
         let mut first = true;
-        for (position, (key, value)) in members.iter().enumerate() {
-            if members.get(position + 1).is_some_and(|(next, _)| next == key) {
+        for (position, member) in members.iter().enumerate() {
+            if members.get(position + 1).is_some_and(|next| next.by_name(member).is_eq()) {
                 continue;
             }
             if !std::mem::take(&mut first) {
                 self.put(b",");
             }
-            self.put_text(key, matches!(key, Cow::Borrowed(_)));
+            self.write(member.key);
             self.put(b":");
-            self.write(*value);
+            self.write(member.key + 1);
         }
         self.put(b"}");
     }
@@ -159,26 +184,28 @@ impl<'a> Form<'a> {
         self.put(b"]");
     }
 
-    fn slice(&self, token: Token) -> &'a [u8] {
+    fn slice(&self, token: &Token) -> &'a [u8] {
         self.raw.get(token.start..token.end).unwrap_or_default()
     }
 
     /// The value of a string; borrowed where it is plain.
-    fn text(&self, token: Token) -> Cow<'a, [u8]> {
+    fn text(&self, token: &Token) -> Cow<'a, [u8]> {
+        let quoted = self.slice(token);
+        let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         match token.kind {
-            Kind::Escaped => Cow::Owned(decode(self.slice(token))),
-            _ => Cow::Borrowed(self.slice(token)),
+            Kind::Escaped => Cow::Owned(decode(inner)),
+            _ => Cow::Borrowed(inner),
         }
     }
 
-    fn put_text(&mut self, text: &[u8], is_plain: bool) {
-        self.put(b"\"");
-        if is_plain || !text.iter().any(|byte| must_escape(*byte)) {
-            self.put(text);
+    fn put_scalar(&mut self, token: &Token) {
+        if token.kind == Kind::Escaped {
+            self.put(b"\"");
+            self.put(&escape(&self.text(token)));
+            self.put(b"\"");
         } else {
-            self.put(&escape(text));
+            self.put(self.slice(token));
         }
-        self.put(b"\"");
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -192,10 +219,6 @@ impl<'a> Form<'a> {
             self.chunk.extend_from_slice(bytes);
         }
     }
-}
-
-const fn must_escape(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 fn escape(text: &[u8]) -> Vec<u8> {
