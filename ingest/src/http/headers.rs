@@ -15,20 +15,21 @@ const SECRET_PARTS: [&str; 6] = ["secret", "token", "signature", "password", "ap
 /// The request's headers as `[[name, value], …]`, preceded by the pair `[":path", path]` with the `run` parameter as
 /// its only query: any other may be a secret.
 pub(crate) fn to_json(headers: &HeaderMap, secret_headers: &[String], path: &str, run: Option<&str>) -> String {
-    let mut json = String::with_capacity(64 + headers.len() * 48);
-    json.push('[');
+    let mut json = Vec::with_capacity(64 + headers.len() * 48);
+    json.push(b'[');
     let with_run = run.map(|run| format!("{path}?run={run}"));
     push_pair(&mut json, PATH, with_run.as_deref().unwrap_or(path));
     for (name, value) in headers {
-        json.push(',');
+        json.push(b',');
         if is_secret(name.as_str(), secret_headers) {
             push_pair(&mut json, name.as_str(), REDACTED);
         } else {
             push_pair(&mut json, name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
         }
     }
-    json.push(']');
-    json
+    json.push(b']');
+    // What JSON is written of is text, and so is JSON.
+    String::from_utf8(json).unwrap_or_default()
 }
 
 /// The value of `name` in what [`to_json`] made; `None` where it is absent.
@@ -39,22 +40,29 @@ pub(crate) fn kept(json: &str, name: &str) -> Option<String> {
 }
 
 fn is_secret(name: &str, secret_headers: &[String]) -> bool {
-    SECRET_NAMES.contains(&name)
-        || SECRET_PARTS.iter().any(|part| name.contains(part))
-        || secret_headers.iter().any(|secret| secret == name)
+    SECRET_NAMES.contains(&name) || says_secret(name) || secret_headers.iter().any(|secret| secret == name)
 }
 
-fn push_pair(json: &mut String, name: &str, value: &str) {
-    json.push('[');
+/// Whether one of [`SECRET_PARTS`] is in `name`. In one walk, since a search for each is several times as dear.
+fn says_secret(name: &str) -> bool {
+    let name = name.as_bytes();
+    (0..name.len()).filter_map(|start| name.get(start..)).any(|rest| {
+        matches!(rest.first(), Some(b'a' | b'p' | b's' | b't'))
+            && SECRET_PARTS.iter().any(|part| rest.starts_with(part.as_bytes()))
+    })
+}
+
+fn push_pair(json: &mut Vec<u8>, name: &str, value: &str) {
+    json.push(b'[');
     push_string(json, name);
-    json.push(',');
+    json.push(b',');
     push_string(json, value);
-    json.push(']');
+    json.push(b']');
 }
 
-fn push_string(json: &mut String, text: &str) {
-    // A string is always JSON.
-    json.push_str(&serde_json::to_string(text).unwrap_or_else(|_| "\"\"".to_owned()));
+fn push_string(json: &mut Vec<u8>, text: &str) {
+    // Neither text nor memory refuses to be written.
+    let _infallible = serde_json::to_writer(json, text);
 }
 
 #[cfg(test)]
