@@ -329,8 +329,12 @@ impl World {
         let revision = before.map_or(0, |(_, known)| known.revision + 1);
         let skip = (how == How::Recorded && revision > 0).then_some(Reason::Recorded);
         let candidate = Candidate { incoming: &incoming, revision, skip };
-        let stored = self.intake.store(&self.books, &[candidate]).await.unwrap();
-        assert_eq!(stored.len(), 1);
+        let is_first = revision == 0 && received_at.is_none();
+        if is_first {
+            self.intake.store_first(&self.books, &[candidate]).await.unwrap();
+        } else {
+            assert_eq!(self.intake.store(&self.books, &[candidate]).await.unwrap().len(), 1);
+        }
         if let Some(moment) = received_at {
             self.intake.pull_mark_back(moment).await.unwrap();
         }
@@ -338,6 +342,10 @@ impl World {
         let late = Incoming { id: CallbackId::new(), ..incoming.clone() };
         let late = Candidate { incoming: &late, revision, skip };
         assert_eq!(self.intake.store(&self.books, &[late]).await.unwrap(), []);
+        if is_first {
+            let refused = self.intake.store_first(&self.books, &[late]).await.err();
+            assert!(matches!(refused, Some(DbError::Refused { .. })), "{refused:?}");
+        }
         // An id that is taken is never written twice, whatever its key.
         let other = Incoming { key: IdempotencyKey { hash: [u8::MAX; 32], ..incoming.key }, ..incoming.clone() };
         let other = Candidate { incoming: &other, revision: 0, skip: None };

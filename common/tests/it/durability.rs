@@ -79,10 +79,10 @@ async fn every_commit_of_a_callbacks_way_waits_for_the_disk() {
 async fn go_the_way(database: Database, mut intake: IntakeConnection, mut writer: AttemptWriter) {
     let pool = database.pool().clone();
     let id = CallbackId::new();
-    let incoming = Incoming {
+    let incoming = |id, key| Incoming {
         id,
         source: "clay".into(),
-        key: IdempotencyKey { hash: [7; 32], kind: KeyKind::Header },
+        key: IdempotencyKey { hash: [key; 32], kind: KeyKind::Header },
         digest: [0; 32],
         row_id: None,
         skip: None,
@@ -90,9 +90,19 @@ async fn go_the_way(database: Database, mut intake: IntakeConnection, mut writer
         headers: "[]".to_owned(),
         received_at: None,
     };
+    let (first, looked_for) = (incoming(id, 7), incoming(CallbackId::new(), 8));
     let books = Books { instance: "one".into(), writer: 0 };
-    let stored = waits(&pool, "the intake", async move {
-        let candidate = Candidate { incoming: &incoming, revision: 0, skip: None };
+    let mut intake = waits(&pool, "the intake", {
+        let books = books.clone();
+        async move {
+            let candidate = Candidate { incoming: &first, revision: 0, skip: None };
+            intake.store_first(&books, &[candidate]).await.unwrap();
+            intake
+        }
+    })
+    .await;
+    let stored = waits(&pool, "the intake that looks first", async move {
+        let candidate = Candidate { incoming: &looked_for, revision: 0, skip: None };
         intake.store(&books, &[candidate]).await.unwrap()
     })
     .await;

@@ -8,6 +8,7 @@ mod delivery_plans;
 mod delivery_races;
 mod delivery_states;
 mod durability;
+mod first_sightings;
 mod hostile;
 mod intake_plans;
 mod migrations;

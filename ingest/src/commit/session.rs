@@ -126,3 +126,47 @@ pub(crate) async fn within<T>(
         Err(_elapsed) => Err(DbError::timed_out(limit)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use common::idempotency::{IdempotencyKey, KeyKind};
+    use testkit::postgres::TestDatabase;
+
+    use super::*;
+
+    fn incoming(key: u8) -> Incoming {
+        Incoming {
+            id: CallbackId::new(),
+            source: "clay".into(),
+            key: IdempotencyKey { hash: [key; 32], kind: KeyKind::Header },
+            digest: [0; 32],
+            row_id: None,
+            skip: None,
+            body: "{}".into(),
+            headers: "[]".to_owned(),
+            received_at: None,
+        }
+    }
+
+    async fn store_first(session: &mut Session, keys: &[u8]) -> bool {
+        let batch: Vec<Incoming> = keys.iter().map(|key| incoming(*key)).collect();
+        let candidates: Vec<Candidate<'_>> =
+            batch.iter().map(|incoming| Candidate { incoming, revision: 0, skip: None }).collect();
+        session.store_first(&candidates).await.unwrap().is_some()
+    }
+
+    #[tokio::test]
+    async fn after_a_repeat_nothing_is_tried_without_a_look_for_a_while() {
+        let test = TestDatabase::create().await;
+        let books = Books { instance: "test".into(), writer: 0 };
+        let mut session = Session::open(&test.settings(), Duration::from_secs(10), books).await.unwrap();
+        assert!(store_first(&mut session, &[1, 2]).await);
+        assert!(store_first(&mut session, &[3]).await);
+        assert!(!store_first(&mut session, &[2, 4]).await, "one is taken");
+        assert!(!store_first(&mut session, &[5]).await, "repeats are expected");
+        session.repeats_until = Some(Instant::now());
+        assert!(store_first(&mut session, &[5]).await, "they are not any more");
+    }
+}
