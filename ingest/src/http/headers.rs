@@ -104,4 +104,19 @@ mod tests {
         assert_eq!(kept(&json, "x-assign-to").as_deref(), Some("kept"));
         assert_eq!(kept(&json, "absent"), None);
     }
+
+    #[test]
+    fn every_name_and_part_is_found_wherever_it_stands() {
+        for name in SECRET_NAMES {
+            assert!(is_secret(name, &[]), "{name}");
+        }
+        for part in SECRET_PARTS {
+            for name in [part.to_owned(), format!("x-{part}"), format!("{part}-2"), format!("x-{part}-2")] {
+                assert!(is_secret(&name, &[]), "{name}");
+            }
+        }
+        for name in ["", "s", "x-toke", "x-pass-word", "x-api-ke", "accept", "content-type"] {
+            assert!(!is_secret(name, &[]), "{name}");
+        }
+    }
 }
