@@ -6,6 +6,8 @@
 //! be committed goes to the spool. Answers go home by way of a [`mailbox`] per HTTP thread. No artificial delay, no lock held over an await, no SQL per request.
 
 pub(crate) mod clock;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub(crate) mod health;
 pub(crate) mod mailbox;
 pub(crate) mod partitions;

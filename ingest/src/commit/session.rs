@@ -131,27 +131,13 @@ pub(crate) async fn within<T>(
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use common::idempotency::{IdempotencyKey, KeyKind};
     use testkit::postgres::TestDatabase;
 
     use super::*;
-
-    fn incoming(key: u8) -> Incoming {
-        Incoming {
-            id: CallbackId::new(),
-            source: "clay".into(),
-            key: IdempotencyKey { hash: [key; 32], kind: KeyKind::Header },
-            digest: [0; 32],
-            row_id: None,
-            skip: None,
-            body: "{}".into(),
-            headers: "[]".to_owned(),
-            received_at: None,
-        }
-    }
+    use crate::commit::fixtures::callback;
 
     async fn store_first(session: &mut Session, keys: &[u8]) -> bool {
-        let batch: Vec<Incoming> = keys.iter().map(|key| incoming(*key)).collect();
+        let batch: Vec<Incoming> = keys.iter().map(|key| callback(*key, 0)).collect();
         let candidates: Vec<Candidate<'_>> =
             batch.iter().map(|incoming| Candidate { incoming, revision: 0, skip: None }).collect();
         session.store_first(&candidates).await.unwrap().is_some()

@@ -152,12 +152,10 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
     use common::config::Changed;
-    use common::db::intake::Incoming;
-    use common::idempotency::{IdempotencyKey, KeyKind};
-    use common::ids::CallbackId;
     use testkit::postgres::TestDatabase;
 
     use super::*;
+    use crate::commit::fixtures::callback;
     use crate::commit::mailbox::{Mailbox, Reply};
     use crate::http::admission::Admission;
 
@@ -204,19 +202,5 @@ mod tests {
 
     fn books() -> Books {
         Books { instance: "test".into(), writer: 0 }
-    }
-
-    fn callback(key: u8, digest: u8) -> Incoming {
-        Incoming {
-            id: CallbackId::new(),
-            source: "clay".into(),
-            key: IdempotencyKey { hash: [key; 32], kind: KeyKind::Header },
-            digest: [digest; 32],
-            row_id: None,
-            skip: None,
-            body: "{}".into(),
-            headers: "[]".to_owned(),
-            received_at: None,
-        }
     }
 }
