@@ -3,7 +3,8 @@
 //! [`queue`] holds what waits, each entry with its in-flight permit, so that admission bounds the queue and a client
 //! that disconnects cancels nothing. [`writer`]s take everything that waits and hand it to [`settle`], which decides
 //! what is new, a repeat, a revision or a conflict, over a [`session`] (one connection with a time limit). What cannot
-//! be committed goes to the spool. Answers go home by way of a [`mailbox`] per HTTP thread. No artificial delay, no lock held over an await, no SQL per request.
+//! be committed goes to the spool. Answers go home by way of a [`mailbox`] per HTTP thread. A request that is alone waits for
+//! nothing but its commit; no lock is held over an await, and no SQL runs per request.
 
 pub(crate) mod clock;
 #[cfg(test)]
