@@ -257,6 +257,12 @@ impl Scenario {
         }
     }
 
+    /// How long the load of one run is.
+    fn load_time(&self, timing: Timing) -> Duration {
+        let timing = self.long_enough(timing);
+        timing.warm_up + timing.measured
+    }
+
     /// The timing, made longer where short runs tell of something else than of what the row is about.
     fn long_enough(&self, timing: Timing) -> Timing {
         let Work::Claygate(claygate) = &self.work else { return timing };
