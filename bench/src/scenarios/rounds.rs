@@ -5,7 +5,6 @@
 //! of the others is short then, and has one kind of hour.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use futures_util::future::join_all;
 
@@ -25,24 +24,22 @@ pub type Round = BTreeMap<String, Measurement>;
 
 /// Runs all of it, and tells how far it is. A scenario that fails is named with its reason, and the others go on.
 pub async fn run_rounds(rig: &Rig, scenarios: &[Scenario], timing: Timing, rounds: u32) -> (Vec<Round>, Vec<String>) {
-    let started = Instant::now();
     let total = rounds as usize * scenarios.len();
-    let all: f64 = f64::from(rounds) * scenarios.iter().map(|scenario| about(scenario, timing)).sum::<f64>();
+    let mut left = f64::from(rounds) * scenarios.iter().map(|scenario| about(scenario, timing)).sum::<f64>();
     let mut results = vec![Round::new(); rounds as usize];
-    let (mut failures, mut done, mut gone) = (Vec::new(), 0, 0.0);
+    let (mut failures, mut done) = (Vec::new(), 0);
     for (round, sides) in plan(scenarios, rounds) {
         let names: Vec<&str> = sides.iter().map(|side| side.name.as_str()).collect();
         let of_round = format!("round {} of {rounds}", round + 1);
         let measured = run_undisturbed(rig, sides, timing, &format!("{of_round}, {}", names.join(" and "))).await;
         for (scenario, measured) in sides.iter().zip(measured) {
             done += 1;
-            gone += about(scenario, timing);
+            left -= about(scenario, timing);
             let name = &scenario.name;
             let label = format!("[{done:>2}/{total}] {of_round}, {name}");
             match measured {
                 Ok(measurement) => {
-                    let left = started.elapsed().as_secs_f64() / gone * (all - gone);
-                    eprintln!("{label}: {} ({} left)", in_short(&measurement), minutes(left));
+                    eprintln!("{label}: {} (about {} left)", in_short(&measurement), minutes(left.max(0.0)));
                     results[round].insert(name.clone(), measurement);
                 }
                 Err(error) => {
