@@ -79,7 +79,7 @@ pub(crate) fn try_faketime() {
     }
     let Some(root) = apt::Root::become_quietly() else { return };
     if let Err(error) = apt::install_faketime(root) {
-        println!("- libfaketime could not be installed ({error:#}); the clock of a process is not stepped");
+        eprintln!("- libfaketime could not be installed ({error:#}); the clock of a process is not stepped");
     }
 }
 
@@ -101,7 +101,7 @@ impl Package {
             )
         };
         let root = apt::Root::become_quietly().filter(|_| *manager == "apt-get").ok_or_else(ask)?;
-        println!("{name} is missing; installing it");
+        eprintln!("{name} is missing; installing it");
         (self.install_by_apt)(root)
             .with_context(|| format!("installing {name} failed; by hand:\n\n    {by_hand}\n"))?;
         (self.locate)().with_context(|| {

@@ -20,11 +20,12 @@ fn is_of_a_package(variable: &OsStr) -> bool {
     variable.to_str().is_some_and(|name| ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|of| name.starts_with(of)))
 }
 
-/// Runs `command` to its end, with its output in the open.
+/// Runs `command` to its end, with its output in the open, but on standard error: standard output belongs to what was asked
+/// for, so that `cargo xtask bench --json` can be read by a program on a machine on which something is installed first.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = describe(command);
-    println!("+ {line}");
-    let status = command.status().with_context(|| format!("starting `{line}`"))?;
+    eprintln!("+ {line}");
+    let status = command.stdout(std::io::stderr()).status().with_context(|| format!("starting `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }
@@ -46,6 +47,20 @@ fn describe(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_run_on_the_way_leaves_standard_output_alone() {
+        const WITHIN: &str = "XTASK_TEST_RUNS_SOMETHING";
+        if std::env::var_os(WITHIN).is_some() {
+            return run(Command::new("echo").arg("on the way")).unwrap();
+        }
+        let test = "shell::tests::what_is_run_on_the_way_leaves_standard_output_alone";
+        let this = std::env::current_exe().unwrap();
+        let output = Command::new(this).args(["--exact", test, "--nocapture"]).env(WITHIN, "1").output().unwrap();
+        let (said, aside) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("1 passed") && !said.contains("way\n"), "{said}");
+        assert!(aside.contains("+ echo on the way\non the way\n"), "{aside}");
+    }
 
     #[test]
     fn an_inner_cargo_hears_nothing_of_this_package() {

@@ -73,6 +73,8 @@ impl Baselines {
             eprintln!("bench: installing the Express baselines (npm ci)");
             let mut npm = Command::new("npm");
             npm.args(["ci", "--omit=dev", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder);
+            // It says how many packages there are: that is no part of the results, which may be JSON.
+            npm.stdout(std::io::stderr());
             if !npm.status().await.context("starting npm")?.success() {
                 bail!("`npm ci` failed in {}", folder.display());
             }
