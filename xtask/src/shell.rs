@@ -49,17 +49,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_run_on_the_way_leaves_standard_output_alone() {
+    fn what_is_run_on_the_way_leaves_standard_output_alone() -> anyhow::Result<()> {
         const WITHIN: &str = "XTASK_TEST_RUNS_SOMETHING";
         if std::env::var_os(WITHIN).is_some() {
-            return run(Command::new("echo").arg("on the way")).unwrap();
+            return run(Command::new("echo").arg("on the way"));
         }
         let test = "shell::tests::what_is_run_on_the_way_leaves_standard_output_alone";
-        let this = std::env::current_exe().unwrap();
-        let output = Command::new(this).args(["--exact", test, "--nocapture"]).env(WITHIN, "1").output().unwrap();
+        let mut this = Command::new(std::env::current_exe()?);
+        let output = this.args(["--exact", test, "--nocapture"]).env(WITHIN, "1").output()?;
         let (said, aside) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(said.contains("1 passed") && !said.contains("way\n"), "{said}");
         assert!(aside.contains("+ echo on the way\non the way\n"), "{aside}");
+        Ok(())
     }
 
     #[test]
