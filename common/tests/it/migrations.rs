@@ -1,6 +1,7 @@
 //! The schema: eight processes at once, a newer schema under an older binary, partitions.
 
 use common::db::{Migrated, binary_version, migrate, partitions};
+use sqlx::{AssertSqlSafe, PgConnection};
 use testkit::postgres::TestDatabase;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,4 +92,120 @@ async fn the_session_speaks_utc_whatever_the_server_does() {
     let zone: String =
         sqlx::query_scalar("SELECT current_setting('timezone')").fetch_one(test.database().pool()).await.unwrap();
     assert_eq!(zone, "UTC");
+}
+
+/// The migrations' texts in order: version, SQL.
+fn migration_files() -> Vec<(i32, String)> {
+    let mut files: Vec<(i32, String)> = std::fs::read_dir("../migrations")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?.to_owned();
+            let version = name.strip_prefix('V')?.split_once("__")?.0.parse().ok()?;
+            Some((version, std::fs::read_to_string(&path).unwrap()))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Every table and index, and the file it is in.
+async fn files_of_relations(connection: &mut PgConnection) -> Vec<(String, i64)> {
+    sqlx::query_as(
+        "SELECT relname::text, relfilenode::bigint FROM pg_class
+         WHERE relnamespace = 'claygate'::regnamespace AND relfilenode <> 0 ORDER BY relname",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap()
+}
+
+/// A large site would stand still for as long as it takes to write its callbacks anew, or to read them.
+#[tokio::test]
+async fn checks_become_those_of_types_without_a_look_at_what_is_there() {
+    let test = TestDatabase::create_empty().await;
+    // One, since each tells the statistics of its own reads.
+    let mut connection = test.pool().acquire().await.unwrap();
+    let (before, after): (Vec<_>, Vec<_>) = migration_files().into_iter().partition(|(version, _)| *version < 12);
+    sqlx::raw_sql("CREATE SCHEMA claygate").execute(&mut *connection).await.unwrap();
+    for (_, sql) in before {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
+    }
+    partitions::ensure(&mut connection).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at)
+         VALUES (gen_random_uuid(), 'clay', sha256('a'), 'content', sha256('a'), now());
+         INSERT INTO claygate.intake_counts VALUES ('i', 0, 'clay', date_trunc('hour', now()), 'new', 1);
+         INSERT INTO claygate.outbox (queue, refs) VALUES ('callbacks', ARRAY[gen_random_uuid()]);
+         INSERT INTO claygate.attempts (delivery_id, number, started_at, duration_ms, class, owned)
+         VALUES (gen_random_uuid(), 1, now(), 1, 'delivered', true)",
+    )
+    .execute(&mut *connection)
+    .await
+    .unwrap();
+    let files = files_of_relations(&mut connection).await;
+    for (version, sql) in after {
+        let began = reads_of_tables(&mut connection).await;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
+        assert_eq!(reads_of_tables(&mut connection).await, began, "version {version} reads what is there");
+    }
+    assert_eq!(files_of_relations(&mut connection).await, files, "something was written anew");
+}
+
+/// How often a table of ours was read from its beginning to its end.
+async fn reads_of_tables(connection: &mut PgConnection) -> i64 {
+    sqlx::raw_sql("SELECT pg_stat_force_next_flush()").execute(&mut *connection).await.unwrap();
+    sqlx::query_scalar("SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE schemaname = 'claygate'")
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}
+
+/// What was refused by a table's CHECK is refused by its columns' types, partitions made before and after included.
+#[tokio::test]
+async fn what_a_column_may_hold_is_held_to() {
+    let test = TestDatabase::create().await;
+    let callback = |column: &str, value: &str| {
+        let values =
+            [("key", "sha256('a')"), ("key_kind", "'header'"), ("digest", "sha256('a')"), ("state", "'received'")]
+                .map(|(name, good)| if name == column { value } else { good });
+        format!(
+            "INSERT INTO claygate.callbacks (id, source, received_at, key, key_kind, digest, state)
+             VALUES (gen_random_uuid(), 'clay', now(), {})",
+            values.join(", ")
+        )
+    };
+    let attempt = |class: &str, response: &str, weeks: i32| {
+        format!(
+            "INSERT INTO claygate.attempts (delivery_id, number, started_at, duration_ms, class, owned, response)
+             VALUES (gen_random_uuid(), 1, now() + interval '{weeks} weeks', 1, {class}, true, {response})"
+        )
+    };
+    let counted =
+        |result: &str| format!("INSERT INTO claygate.intake_counts VALUES ('i', 0, 'clay', now(), {result}, 1)");
+    let queued = |refs: &str| format!("INSERT INTO claygate.outbox (queue, refs) SELECT 'callbacks', {refs}");
+    for (sql, refused) in [
+        (callback("state", "'received'"), None),
+        (callback("key", "'short'"), Some("sha256_digest_has_32_bytes")),
+        (callback("digest", "'short'"), Some("sha256_digest_has_32_bytes")),
+        (callback("key_kind", "'line'"), Some("key_kind_known")),
+        (callback("state", "'lost'"), Some("callback_state_known")),
+        (callback("state", "'dead'"), Some("callbacks_reason_when_not_routed")),
+        ("UPDATE claygate.callbacks SET revision = 1".to_owned(), None),
+        ("UPDATE claygate.callbacks SET key_kind = 'content'".to_owned(), Some("callbacks_content_has_one_revision")),
+        ("UPDATE claygate.callbacks SET state = 'lost'".to_owned(), Some("callback_state_known")),
+        (counted("'new'"), None),
+        (counted("'other'"), Some("intake_result_known")),
+        (queued("array_agg(gen_random_uuid()) FROM generate_series(1, 64)"), None),
+        (queued("array_agg(gen_random_uuid()) FROM generate_series(1, 65)"), Some("outbox_refs_bounded")),
+        (queued("'{}'"), Some("outbox_refs_bounded")),
+        (attempt("'gone'", "repeat('x', 4096)::bytea", 0), None),
+        (attempt("'other'", "NULL", 0), Some("attempt_class_known")),
+        (attempt("'other'", "NULL", 8), Some("attempt_class_known")),
+        (attempt("'gone'", "repeat('x', 4097)::bytea", 0), Some("response_beginning_bounded")),
+    ] {
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(test.pool()).await;
+        let constraint = done.err().map(|error| error.as_database_error().unwrap().constraint().unwrap().to_owned());
+        assert_eq!(constraint.as_deref(), refused, "{sql}");
+    }
 }
