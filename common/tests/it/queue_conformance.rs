@@ -3,7 +3,7 @@
 //! A back-end gives a [`Rig`] and gets every case by `queue_conformance!(rig)`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::queue::{BATCH_MAX, Consumer, Message, QueueName};
 use time::OffsetDateTime;
@@ -82,10 +82,11 @@ pub(crate) async fn a_large_commit_is_cut_into_bounded_messages(rig: &dyn Rig) {
 pub(crate) async fn earlier_due_comes_first(rig: &dyn Rig) {
     let queue = QueueName::deliver("order");
     let refs = ids(3);
-    // Pushed in the wrong order, all of them due by the time somebody looks.
-    rig.push(&queue, &refs[2..], Duration::from_millis(300)).await;
-    rig.push(&queue, &refs[1..2], Duration::from_millis(200)).await;
-    rig.push(&queue, &refs[..1], Duration::from_millis(100)).await;
+    // Pushed in the wrong order. When each is due does not depend on how long pushing the others takes.
+    let due = [600, 700, 800].map(|millis| Instant::now() + Duration::from_millis(millis));
+    for (place, due) in due.into_iter().enumerate().rev() {
+        rig.push(&queue, &refs[place..=place], due - Instant::now()).await;
+    }
     let mut consumer = rig.consumer(&queue).await;
     let mut seen = Vec::new();
     while seen.len() < 3 {
