@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up ends here")]
 
 pub mod attempts;
+pub mod former_schema;
 pub mod http;
 pub mod metrics;
 pub mod old_site;

@@ -1,20 +1,34 @@
 //! `claygate migrate`: brings the schema up to date without starting anything else.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use common::config::Role;
-use common::db::{Migrated, migrate};
+use common::db::{ConnectSettings, MigrateError, Migrated, migrate};
 use serde_json::json;
 
+use super::since::parse_limit;
 use crate::globals::{Globals, OpenDatabase};
+
+/// Between two tries, so that what waited behind the first one gets its turn.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Bring the database's schema up to date.
 ///
 /// `up`, `ingest` and `worker` do the same when they start; running it twice, or from many places at once, is safe.
+///
+/// A migration that changes a table needs it for itself. It waits two seconds for those who use it, since callbacks wait
+/// behind it, and then gives way to them, says whose sessions are in the way, and tries again.
 #[derive(Args)]
-#[command(after_help = "Example:\n  claygate migrate --config /etc/claygate.toml")]
+#[command(after_help = "Examples:\n  \
+    claygate migrate --config /etc/claygate.toml\n  \
+    claygate migrate --wait 2h   # until the backup is done")]
 pub(crate) struct Migrate {
+    /// Go on trying for so long while others use a table that is to be changed: 90s, 10m, 1h.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_limit)]
+    wait: Duration,
     /// Print what was done as JSON.
     #[arg(long)]
     json: bool,
@@ -23,7 +37,7 @@ pub(crate) struct Migrate {
 impl Migrate {
     pub(crate) async fn run(self, globals: &Globals) -> anyhow::Result<ExitCode> {
         let open = OpenDatabase::open(&globals.load(Role::Tool)?).await?;
-        let done = migrate(open.database().settings()).await;
+        let done = self.migrate(open.database().settings()).await;
         open.close().await?;
         match (done?, self.json) {
             (Migrated::Current { version, applied }, false) => {
@@ -40,5 +54,19 @@ impl Migrate {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+    async fn migrate(&self, settings: &ConnectSettings) -> Result<Migrated, MigrateError> {
+        let began = Instant::now();
+        let mut pause = AGAIN;
+        loop {
+            match migrate(settings).await {
+                Err(error @ MigrateError::InUse(_)) if began.elapsed() + pause < self.wait => {
+                    eprintln!("claygate: {error}; trying again in {} s", pause.as_secs());
+                    tokio::time::sleep(pause).await;
+                    pause = AGAIN_MAX.min(pause * 2);
+                }
+                done => return done,
+            }
+        }
     }
 }

@@ -41,6 +41,11 @@ pub(crate) fn parse_ago(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
+/// How long something may take: as [`parse_ago`], and not nothing.
+pub(crate) fn parse_limit(text: &str) -> Result<Duration, String> {
+    parse_ago(text).filter(|limit| !limit.is_zero()).ok_or_else(|| "write 90s, 10m or 1h".to_owned())
+}
+
 /// A place in a list: a moment and an id.
 pub(crate) fn parse_position(text: &str) -> Result<(OffsetDateTime, Uuid), String> {
     let position = || {

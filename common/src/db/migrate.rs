@@ -4,7 +4,12 @@
 //! Both are handled here: the lock is *polled* (a waiting lock would hold a snapshot and block CREATE INDEX
 //! CONCURRENTLY), and a newer schema is left alone, so that a rolling deployment's older binaries go on.
 //! The migrations run on the very connection that holds the lock (`docs/adr/0002-migrations.md`).
+//!
+//! A migration that changes a table needs it for itself. While it waits for somebody who reads the table (a backup, an
+//! analyst's transaction), whoever comes later waits behind it, the intake among them. So it waits for [`LOCK_TIMEOUT`] at
+//! most, gives way, and says who is in the way; callers try again.
 
+use std::fmt;
 use std::time::Duration;
 
 use refinery_core::Migration;
@@ -15,7 +20,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{ConnectSettings, DbError, partitions};
+use super::{ConnectSettings, DbError, is_lock_timeout, partitions};
 
 mod embedded {
     refinery::embed_migrations!("../migrations");
@@ -25,6 +30,13 @@ mod embedded {
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"claygate");
 const POLL_EVERY: Duration = Duration::from_millis(50);
 const HISTORY: &str = "claygate.schema_history";
+/// How long a migration waits for a table that others use. More than Postgres' `deadlock_timeout` (1 s), after which an
+/// autovacuum in the way is ended; less than what the intake waits for before it spools.
+const LOCK_TIMEOUT: &str = "2s";
+/// What was begun before this many seconds may have been in the way; what is younger comes and goes.
+const IN_THE_WAY: f64 = 1.0;
+/// How many of those in the way are named.
+const NAMED: i64 = 5;
 
 /// What [`migrate`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,33 +66,74 @@ pub enum MigrateError {
     /// A migration failed; those before it are applied.
     #[error("applying the migrations failed")]
     Refinery(#[from] Box<refinery_core::Error>),
+    /// Others use a table that is to be changed; the migrations before are applied.
+    #[error("{} a table that is to be changed", in_use_by(.0))]
+    InUse(Vec<Holder>),
+}
+
+/// A session in whose transaction tables of ours are used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Holder {
+    /// The session, as `pg_stat_activity.pid` and `pg_terminate_backend` know it.
+    pub pid: i32,
+    /// `active`, `idle in transaction` …; `None` where Postgres does not tell this role.
+    pub state: Option<String>,
+    /// Seconds since its transaction began; `None` where Postgres does not tell this role.
+    pub seconds: Option<f64>,
+}
+
+impl MigrateError {
+    fn is_lock_timeout(&self) -> bool {
+        let error = match self {
+            Self::Database(DbError::Other(error)) => Some(error),
+            Self::Refinery(error) => match error.kind() {
+                refinery_core::error::Kind::Connection(_, source) => source.downcast_ref(),
+                _ => None,
+            },
+            _ => None,
+        };
+        error.is_some_and(is_lock_timeout)
+    }
+}
+
+fn in_use_by(holders: &[Holder]) -> String {
+    let named: Vec<String> = holders.iter().map(ToString::to_string).collect();
+    match named.as_slice() {
+        [] => "a session that has ended meanwhile used".to_owned(),
+        [one] => format!("session {one} uses"),
+        several => format!("sessions {} use", several.join(", ")),
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.pid)?;
+        match (&self.state, self.seconds) {
+            (Some(state), Some(seconds)) => write!(f, " ({state}, for {seconds:.0} s)"),
+            (Some(state), None) => write!(f, " ({state})"),
+            (None, _) => Ok(()),
+        }
+    }
 }
 
 /// Applies what is missing, and makes the partitions of the coming weeks.
 ///
 /// # Errors
-/// [`MigrateError`]; the call can be repeated.
+/// [`MigrateError`]; the call can be repeated, and should be after [`MigrateError::InUse`].
 ///
 /// # Cancel safety
 /// A cancelled call closes the connection, which gives the lock back; each migration is a transaction of its own.
 pub async fn migrate(settings: &ConnectSettings) -> Result<Migrated, MigrateError> {
     let mut session = Session(settings.connect_directly().await?);
     session.lock().await?;
-    session.0.execute("CREATE SCHEMA IF NOT EXISTS claygate").await.map_err(DbError::from)?;
-
-    let mut runner = embedded::migrations::runner();
-    runner.set_migration_table_name(HISTORY);
-    let binary = runner.get_migrations().iter().map(Migration::version).max().unwrap_or(0);
-    let schema = session.schema_version().await?;
-    let done = if schema > binary {
-        Migrated::Newer { schema, binary }
-    } else {
-        let report = runner.run_async(&mut session).await.map_err(Box::new)?;
-        Migrated::Current { version: binary, applied: report.applied_migrations().len() }
-    };
-    partitions::ensure(&mut session.0).await?;
-    session.0.close().await.map_err(DbError::from)?;
-    Ok(done)
+    match session.bring_up_to_date().await {
+        Ok(done) => {
+            session.0.close().await.map_err(DbError::from)?;
+            Ok(done)
+        }
+        Err(error) if error.is_lock_timeout() => Err(MigrateError::InUse(session.holders().await?)),
+        Err(error) => Err(error),
+    }
 }
 
 /// The newest schema version that this binary knows.
@@ -108,6 +161,48 @@ impl Session {
             tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
+    }
+
+    async fn bring_up_to_date(&mut self) -> Result<Migrated, MigrateError> {
+        let prepare = format!("SET lock_timeout = '{LOCK_TIMEOUT}'; CREATE SCHEMA IF NOT EXISTS claygate");
+        self.0.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await.map_err(DbError::from)?;
+        let mut runner = embedded::migrations::runner();
+        runner.set_migration_table_name(HISTORY);
+        let binary = binary_version();
+        let schema = self.schema_version().await?;
+        let done = if schema > binary {
+            Migrated::Newer { schema, binary }
+        } else {
+            let report = runner.run_async(self).await.map_err(Box::new)?;
+            Migrated::Current { version: binary, applied: report.applied_migrations().len() }
+        };
+        partitions::ensure(&mut self.0).await?;
+        Ok(done)
+    }
+
+    /// Whose transactions use tables of ours, the oldest first.
+    async fn holders(&mut self) -> Result<Vec<Holder>, DbError> {
+        let rows = sqlx::query(
+            "SELECT a.pid, a.state, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+             FROM pg_stat_activity AS a
+             WHERE a.pid <> pg_backend_pid()
+                 AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs => $1))
+                 AND EXISTS (
+                     SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+                     WHERE l.pid = a.pid AND l.granted AND c.relnamespace = 'claygate'::regnamespace
+                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 )
+             ORDER BY a.xact_start LIMIT $2",
+        )
+        .bind(IN_THE_WAY)
+        .bind(NAMED)
+        .fetch_all(&mut self.0)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Holder { pid: row.try_get("pid")?, state: row.try_get("state")?, seconds: row.try_get("seconds")? })
+            })
+            .collect()
     }
 
     async fn schema_version(&mut self) -> Result<i32, DbError> {

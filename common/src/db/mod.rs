@@ -3,8 +3,7 @@
 //! Rows travel as an array per column. Where every callback or delivery passes, they are unnested in the select list, not
 //! in FROM, which writes each column down before it is read: four times the cost (ADR 26).
 //!
-//! [`Database`] is a pool on one configuration; [`ConnectSettings`] turns that configuration into the two dialects in
-//! use (sqlx for the services, tokio-postgres for refinery).
+//! [`Database`] is a pool on one configuration; [`ConnectSettings`] turns that configuration into connections.
 
 pub mod attempts;
 pub mod books;
@@ -44,7 +43,7 @@ mod subjects;
 pub mod sweep;
 
 pub use connect::{ConnectSettings, Database, UrlProblem};
-pub use migrate::{MigrateError, Migrated, binary_version, migrate, schema_fingerprint};
+pub use migrate::{Holder, MigrateError, Migrated, binary_version, migrate, schema_fingerprint};
 pub use sqlx::postgres::PgSslMode;
 
 /// A database failure, sorted by what the caller can do about it.
@@ -84,6 +83,11 @@ impl DbError {
             _ => false,
         }
     }
+}
+
+/// 55P03: `lock_timeout` was over.
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == "55P03"))
 }
 
 impl From<sqlx::Error> for DbError {

@@ -1,8 +1,14 @@
 //! The schema: eight processes at once, a newer schema under an older binary, partitions.
 
-use common::db::{Migrated, binary_version, migrate, partitions};
-use sqlx::{AssertSqlSafe, PgConnection};
+use std::time::Duration;
+
+use common::db::{MigrateError, Migrated, binary_version, migrate, partitions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use testkit::former_schema;
 use testkit::postgres::TestDatabase;
+use testkit::wait::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_processes_on_an_empty_database_all_succeed() {
@@ -42,6 +48,45 @@ async fn an_older_binary_starts_on_a_newer_schema() {
     .unwrap();
     let done = migrate(&test.settings()).await.unwrap();
     assert_eq!(done, Migrated::Newer { schema: newer, binary: binary_version() });
+}
+
+/// A backup may read a table for hours. The intake must not wait behind a migration that waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_uses_a_table_is_given_way_to_and_named() {
+    let test = TestDatabase::create_empty().await;
+    let mut reader = test.pool().acquire().await.unwrap();
+    former_schema::make(&mut reader, 11).await;
+    let mut reading = reader.begin().await.unwrap();
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid() FROM (SELECT count(*) FROM claygate.callbacks) AS read")
+        .fetch_one(&mut *reading)
+        .await
+        .unwrap();
+
+    let settings = test.settings();
+    let migration = tokio::spawn(async move { migrate(&settings).await });
+    wait_until("the migration to wait for the reader", LIMIT, async || {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'claygate.callbacks'::regclass AND NOT granted
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        )
+        .fetch_one(test.pool())
+        .await
+        .unwrap()
+    })
+    .await;
+    // It came later and gets its turn, while the reader is still there.
+    let later = sqlx::query("SELECT FROM claygate.callbacks").execute(test.pool());
+    tokio::time::timeout(LIMIT, later).await.expect("the migration gives way").unwrap();
+    let error = migration.await.unwrap().unwrap_err();
+    let MigrateError::InUse(holders) = &error else { panic!("{error:?}") };
+    assert_eq!(holders.iter().map(|holder| holder.pid).collect::<Vec<_>>(), [pid]);
+    let (shown, named) = (error.to_string(), format!("session {pid} (idle in transaction, for "));
+    assert!(shown.starts_with(&named) && shown.ends_with(" s) uses a table that is to be changed"), "{shown}");
+
+    reading.rollback().await.unwrap();
+    let done = migrate(&test.settings()).await.unwrap();
+    let missing = former_schema::migrations().iter().filter(|one| one.version() > 11).count();
+    assert_eq!(done, Migrated::Current { version: binary_version(), applied: missing });
 }
 
 #[tokio::test]
@@ -94,21 +139,6 @@ async fn the_session_speaks_utc_whatever_the_server_does() {
     assert_eq!(zone, "UTC");
 }
 
-/// The migrations' texts in order: version, SQL.
-fn migration_files() -> Vec<(i32, String)> {
-    let mut files: Vec<(i32, String)> = std::fs::read_dir("../migrations")
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter_map(|path| {
-            let name = path.file_name()?.to_str()?.to_owned();
-            let version = name.strip_prefix('V')?.split_once("__")?.0.parse().ok()?;
-            Some((version, std::fs::read_to_string(&path).unwrap()))
-        })
-        .collect();
-    files.sort();
-    files
-}
-
 /// Every table and index, and the file it is in.
 async fn files_of_relations(connection: &mut PgConnection) -> Vec<(String, i64)> {
     sqlx::query_as(
@@ -126,14 +156,7 @@ async fn checks_become_those_of_types_without_a_look_at_what_is_there() {
     let test = TestDatabase::create_empty().await;
     // One, since each tells the statistics of its own reads.
     let mut connection = test.pool().acquire().await.unwrap();
-    let (before, after): (Vec<_>, Vec<_>) =
-        migration_files().into_iter().filter(|(version, _)| *version <= 14).partition(|(version, _)| *version < 12);
-    assert_eq!(after.len(), 3);
-    sqlx::raw_sql("CREATE SCHEMA claygate").execute(&mut *connection).await.unwrap();
-    for (_, sql) in before {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
-    }
-    partitions::ensure(&mut connection).await.unwrap();
+    former_schema::make(&mut connection, 11).await;
     sqlx::raw_sql(
         "INSERT INTO claygate.callbacks (id, source, key, key_kind, digest, received_at)
          VALUES (gen_random_uuid(), 'clay', sha256('a'), 'content', sha256('a'), now());
@@ -144,10 +167,14 @@ async fn checks_become_those_of_types_without_a_look_at_what_is_there() {
     .await
     .unwrap();
     let files = files_of_relations(&mut connection).await;
-    for (version, sql) in after {
+    let later: Vec<_> =
+        former_schema::migrations().into_iter().filter(|one| (12..=14).contains(&one.version())).collect();
+    assert_eq!(later.len(), 3);
+    for migration in later {
         let began = reads_of_tables(&mut connection).await;
+        let sql = migration.sql().unwrap().to_owned();
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
-        assert_eq!(reads_of_tables(&mut connection).await, began, "version {version} reads what is there");
+        assert_eq!(reads_of_tables(&mut connection).await, began, "{migration} reads what is there");
     }
     assert_eq!(files_of_relations(&mut connection).await, files, "something was written anew");
 }

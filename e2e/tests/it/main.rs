@@ -34,4 +34,5 @@ mod separate;
 mod service;
 mod services;
 mod site;
+mod upgrade;
 mod verify;

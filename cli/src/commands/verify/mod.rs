@@ -11,7 +11,7 @@ use clap::Args;
 use common::db::books::{self, Scope, Verdict, spools};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::since::{Since, parse_ago};
+use super::since::{Since, parse_limit};
 use crate::globals::{Globals, OpenDatabase};
 
 /// Ids that one difference names.
@@ -41,10 +41,6 @@ pub(crate) struct Verify {
     /// Print JSON, with every hour.
     #[arg(long)]
     json: bool,
-}
-
-fn parse_limit(text: &str) -> Result<Duration, String> {
-    parse_ago(text).filter(|limit| !limit.is_zero()).ok_or_else(|| "write 90s, 10m or 1h".to_owned())
 }
 
 impl Verify {

@@ -6,7 +6,7 @@ use time::{Date, OffsetDateTime};
 
 use super::Remover;
 use crate::db::partitions::{self, ATTEMPTS, BODIES};
-use crate::db::{DbError, sweep};
+use crate::db::{DbError, is_lock_timeout, sweep};
 use crate::retention::What;
 
 /// A week's table that lies before the cutoff as a whole.
@@ -85,7 +85,7 @@ async fn remove(connection: &mut PgConnection, what: What, week: &Week) -> Resul
         let how = if week.is_pending { "FINALIZE" } else { "CONCURRENTLY" };
         let detach = format!("ALTER TABLE claygate.{table} DETACH PARTITION claygate.{name} {how}");
         match connection.execute(sqlx::raw_sql(AssertSqlSafe(detach))).await {
-            Err(error) if is_in_use(&error) => return Ok(Fate::InUse),
+            Err(error) if is_lock_timeout(&error) => return Ok(Fate::InUse),
             done => done?,
         };
     }
@@ -104,9 +104,4 @@ async fn remove(connection: &mut PgConnection, what: What, week: &Week) -> Resul
     transaction.execute(sqlx::raw_sql(AssertSqlSafe(last))).await?;
     transaction.commit().await?;
     Ok(if is_free { Fate::Gone } else { Fate::Needed })
-}
-
-/// 55P03: `lock_timeout` was over.
-fn is_in_use(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == "55P03"))
 }
