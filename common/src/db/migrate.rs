@@ -32,9 +32,7 @@ const POLL_EVERY: Duration = Duration::from_millis(50);
 const HISTORY: &str = "claygate.schema_history";
 /// How long a migration waits for a table that others use. More than Postgres' `deadlock_timeout` (1 s), after which an
 /// autovacuum in the way is ended; less than what the intake waits for before it spools.
-const LOCK_TIMEOUT: &str = "2s";
-/// What was begun before this many seconds may have been in the way; what is younger comes and goes.
-const IN_THE_WAY: f64 = 1.0;
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many of those in the way are named.
 const NAMED: i64 = 5;
 
@@ -164,7 +162,8 @@ impl Session {
     }
 
     async fn bring_up_to_date(&mut self) -> Result<Migrated, MigrateError> {
-        let prepare = format!("SET lock_timeout = '{LOCK_TIMEOUT}'; CREATE SCHEMA IF NOT EXISTS claygate");
+        let limit = LOCK_TIMEOUT.as_millis();
+        let prepare = format!("SET lock_timeout = {limit}; CREATE SCHEMA IF NOT EXISTS claygate");
         self.0.execute(sqlx::raw_sql(AssertSqlSafe(prepare))).await.map_err(DbError::from)?;
         let mut runner = embedded::migrations::runner();
         runner.set_migration_table_name(HISTORY);
@@ -180,7 +179,8 @@ impl Session {
         Ok(done)
     }
 
-    /// Whose transactions use tables of ours, the oldest first.
+    /// Whose transactions use tables of ours, the oldest first. Those that began while a table was waited for were behind
+    /// this one, not in its way.
     async fn holders(&mut self) -> Result<Vec<Holder>, DbError> {
         let rows = sqlx::query(
             "SELECT a.pid, a.state, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
@@ -194,7 +194,7 @@ impl Session {
                  )
              ORDER BY a.xact_start LIMIT $2",
         )
-        .bind(IN_THE_WAY)
+        .bind(LOCK_TIMEOUT.as_secs_f64())
         .bind(NAMED)
         .fetch_all(&mut self.0)
         .await?;
