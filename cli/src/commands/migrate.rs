@@ -11,16 +11,15 @@ use serde_json::json;
 use super::since::parse_limit;
 use crate::globals::{Globals, OpenDatabase};
 
-/// Between two tries, so that what waited behind the first one gets its turn.
+/// Between two tries at least, so that what waited behind the first one gets its turn.
 const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Bring the database's schema up to date.
 ///
 /// `up`, `ingest` and `worker` do the same when they start; running it twice, or from many places at once, is safe.
 ///
 /// A migration that changes a table needs it for itself. It waits two seconds for those who use it, since callbacks wait
-/// behind it, and then gives way to them, says whose sessions are in the way, and tries again.
+/// behind it, and then gives way to them, says whose sessions are in the way, and tries again when one of these is done.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     claygate migrate --config /etc/claygate.toml\n  \
@@ -55,18 +54,23 @@ impl Migrate {
         }
         Ok(ExitCode::SUCCESS)
     }
+
     async fn migrate(&self, settings: &ConnectSettings) -> Result<Migrated, MigrateError> {
         let began = Instant::now();
-        let mut pause = AGAIN;
         loop {
-            match migrate(settings).await {
-                Err(error @ MigrateError::InUse(_)) if began.elapsed() + pause < self.wait => {
-                    eprintln!("claygate: {error}; trying again in {} s", pause.as_secs());
-                    tokio::time::sleep(pause).await;
-                    pause = AGAIN_MAX.min(pause * 2);
-                }
+            let error = match migrate(settings).await {
+                Err(error @ MigrateError::InUse(_)) => error,
                 done => return done,
+            };
+            let left = self.wait.saturating_sub(began.elapsed() + AGAIN);
+            if left.is_zero() {
+                return Err(error);
             }
+            eprintln!("claygate: {error}; trying again when that is over");
+            if let Ok(done) = tokio::time::timeout(left, error.wait_for_holders(settings)).await {
+                done?;
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

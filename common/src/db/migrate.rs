@@ -7,10 +7,11 @@
 //!
 //! A migration that changes a table needs it for itself. While it waits for somebody who reads the table (a backup, an
 //! analyst's transaction), whoever comes later waits behind it, the intake among them. So it waits for [`LOCK_TIMEOUT`] at
-//! most, gives way, and says who is in the way; callers try again.
+//! most, gives way, and says who is in the way; callers wait for one of those to be done ([`MigrateError::wait_for_holders`]), which holds nobody up,
+//! and try again.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use refinery_core::Migration;
 use refinery_core::traits::r#async::{AsyncMigrate, AsyncQuery, AsyncTransaction};
@@ -29,6 +30,8 @@ mod embedded {
 /// The lock's key: the bytes of `claygate`.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"claygate");
 const POLL_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(300);
 const HISTORY: &str = "claygate.schema_history";
 /// How long a migration waits for a table that others use. More than Postgres' `deadlock_timeout` (1 s), after which an
 /// autovacuum in the way is ended; less than what the intake waits for before it spools.
@@ -76,11 +79,43 @@ pub struct Holder {
     pub pid: i32,
     /// `active`, `idle in transaction` …; `None` where Postgres does not tell this role.
     pub state: Option<String>,
-    /// Seconds since its transaction began; `None` where Postgres does not tell this role.
+    /// When its transaction began; `None` where Postgres does not tell this role.
+    pub began: Option<OffsetDateTime>,
+    /// Seconds since then, by Postgres' clock.
     pub seconds: Option<f64>,
 }
 
 impl MigrateError {
+    /// Waits for what a further try has to wait for: until one of those who use a table is done, five minutes at most, since
+    /// somebody else may have been in the way. At once where nobody is.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn wait_for_holders(&self, settings: &ConnectSettings) -> Result<(), DbError> {
+        let holders = match self {
+            Self::InUse(holders) if !holders.is_empty() => holders,
+            _ => return Ok(()),
+        };
+        let deadline = Instant::now() + WAIT_MAX;
+        let (pids, began): (Vec<i32>, Vec<Option<OffsetDateTime>>) =
+            holders.iter().map(|holder| (holder.pid, holder.began)).unzip();
+        let mut connection = settings.connect_directly().await?;
+        loop {
+            let there: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM (SELECT unnest($1::integer[]) AS pid, unnest($2::timestamptz[]) AS began) AS named
+                 JOIN pg_stat_activity AS a ON a.pid = named.pid AND a.xact_start IS NOT DISTINCT FROM named.began",
+            )
+            .bind(&pids)
+            .bind(&began)
+            .fetch_one(&mut connection)
+            .await?;
+            if usize::try_from(there) != Ok(holders.len()) || Instant::now() >= deadline {
+                return Ok(connection.close().await?);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     fn is_lock_timeout(&self) -> bool {
         let error = match self {
             Self::Database(DbError::Other(error)) => Some(error),
@@ -183,7 +218,7 @@ impl Session {
     /// this one, not in its way.
     async fn holders(&mut self) -> Result<Vec<Holder>, DbError> {
         let rows = sqlx::query(
-            "SELECT a.pid, a.state, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+            "SELECT a.pid, a.state, a.xact_start, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
              FROM pg_stat_activity AS a
              WHERE a.pid <> pg_backend_pid()
                  AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs => $1))
@@ -200,7 +235,12 @@ impl Session {
         .await?;
         rows.iter()
             .map(|row| {
-                Ok(Holder { pid: row.try_get("pid")?, state: row.try_get("state")?, seconds: row.try_get("seconds")? })
+                Ok(Holder {
+                    pid: row.try_get("pid")?,
+                    state: row.try_get("state")?,
+                    began: row.try_get("xact_start")?,
+                    seconds: row.try_get("seconds")?,
+                })
             })
             .collect()
     }

@@ -59,8 +59,13 @@ pub async fn migrate_when_possible(settings: ConnectSettings, shutdown: Cancella
                 return;
             }
             Err(error) => {
-                let error = chain(&error);
-                tracing::warn!(error, "the schema is not current yet; trying again");
+                let told = chain(&error);
+                tracing::warn!(error = told, "the schema is not current yet; trying again");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    // A try holds others up for a moment. Where Postgres is away meanwhile, the next one says so.
+                    _ = error.wait_for_holders(&settings) => {}
+                }
             }
         }
         tokio::select! {

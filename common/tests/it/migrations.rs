@@ -1,5 +1,6 @@
 //! The schema: eight processes at once, a newer schema under an older binary, partitions.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use common::db::{MigrateError, Migrated, binary_version, migrate, partitions};
@@ -83,8 +84,13 @@ async fn who_uses_a_table_is_given_way_to_and_named() {
     let (shown, named) = (error.to_string(), format!("session {pid} (idle in transaction, for "));
     assert!(shown.starts_with(&named) && shown.ends_with(" s) uses a table that is to be changed"), "{shown}");
 
+    let (settings, nobody) = (test.settings(), MigrateError::InUse(Vec::new()));
+    nobody.wait_for_holders(&settings).await.unwrap();
+    let mut waiting = pin!(error.wait_for_holders(&settings));
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut waiting).await.is_err(), "the reader is still there");
     reading.rollback().await.unwrap();
-    let done = migrate(&test.settings()).await.unwrap();
+    waiting.await.unwrap();
+    let done = migrate(&settings).await.unwrap();
     let missing = former_schema::migrations().iter().filter(|one| one.version() > 11).count();
     assert_eq!(done, Migrated::Current { version: binary_version(), applied: missing });
 }

@@ -54,7 +54,7 @@ async fn the_command_names_who_is_in_the_way_and_goes_on_when_they_are_done() {
     let mut patient = migrate("10m").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(patient.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.ends_with("uses a table that is to be changed; trying again in 1 s\n"), "{line}");
+    assert!(line.ends_with("uses a table that is to be changed; trying again when that is over\n"), "{line}");
     reading.rollback().await.unwrap();
     let mut said = String::new();
     patient.stdout.take().unwrap().read_to_string(&mut said).unwrap();
