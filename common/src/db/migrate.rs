@@ -7,8 +7,8 @@
 //!
 //! A migration that changes a table needs it for itself. While it waits for somebody who reads the table (a backup, an
 //! analyst's transaction), whoever comes later waits behind it, the intake among them. So it waits for [`LOCK_TIMEOUT`] at
-//! most, gives way, and says who is in the way; callers wait for one of those to be done ([`MigrateError::wait_for_holders`]), which holds nobody up,
-//! and try again.
+//! most, gives way, and says who is in the way; callers wait for one of those to be done
+//! ([`MigrateError::wait_for_holders`]), which holds nobody up, and try again.
 
 use std::fmt;
 use std::time::{Duration, Instant};
